@@ -1,0 +1,87 @@
+// swift-tools-version: 6.2
+import PackageDescription
+
+/// Library targets: Swift 6 language mode, no warnings, every unsafe use marked.
+let library: [SwiftSetting] = [
+    .swiftLanguageMode(.v6),
+    .treatAllWarnings(as: .error),
+    .strictMemorySafety(),
+    .enableExperimentalFeature("Lifetimes"),
+    .enableUpcomingFeature("ExistentialAny"),
+    .enableUpcomingFeature("MemberImportVisibility"),
+]
+
+/// Executables and tests: the same without the markers on unsafe uses.
+let program: [SwiftSetting] = [
+    .swiftLanguageMode(.v6),
+    .treatAllWarnings(as: .error),
+    .enableUpcomingFeature("ExistentialAny"),
+    .enableUpcomingFeature("MemberImportVisibility"),
+]
+
+let package = Package(
+    name: "migratectl",
+    products: [
+        .library(name: "KVM", targets: ["KVM"]),
+        .library(name: "VMState", targets: ["VMState"]),
+        .library(name: "DirtyLog", targets: ["DirtyLog"]),
+        .library(name: "Migrate", targets: ["Migrate"]),
+        .library(name: "Machine", targets: ["Machine"]),
+        .executable(name: "migratectl", targets: ["migratectl"]),
+    ],
+    dependencies: [
+        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
+        .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
+        .package(url: "https://github.com/apple/swift-protobuf", from: "1.39.0"),
+        .package(url: "https://github.com/swhitty/FlyingFox", from: "0.27.1"),
+    ],
+    targets: [
+        // C shims: they know nothing of the rest (DESIGN section 2).
+        .target(name: "CKVM", cSettings: [.define("_GNU_SOURCE")]),
+        .target(name: "CPageKernels"),
+        .target(name: "CSelfTest"),
+
+        // Each target imports only targets above it.
+        .target(name: "Units", swiftSettings: library),
+        .target(name: "KVM", dependencies: ["CKVM", "Units"], swiftSettings: library),
+        .target(
+            name: "VMState",
+            dependencies: ["KVM", "Units", .product(name: "SwiftProtobuf", package: "swift-protobuf")],
+            swiftSettings: library),
+        .target(name: "DirtyLog", dependencies: ["CKVM", "KVM", "Units"], swiftSettings: library),
+        .target(
+            name: "Migrate",
+            dependencies: [
+                "CKVM", "CPageKernels", "DirtyLog", "Units", .product(name: "Logging", package: "swift-log"),
+            ],
+            swiftSettings: library),
+        .target(
+            name: "Machine",
+            dependencies: [
+                "CKVM", "CSelfTest", "DirtyLog", "KVM", "Migrate", "Units", "VMState",
+                .product(name: "Logging", package: "swift-log"),
+            ],
+            swiftSettings: library),
+        .executableTarget(
+            name: "migratectl",
+            dependencies: [
+                "DirtyLog", "KVM", "Machine", "Migrate", "Units", "VMState",
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+                .product(name: "FlyingFox", package: "FlyingFox"),
+                .product(name: "FlyingSocks", package: "FlyingFox"),
+                .product(name: "Logging", package: "swift-log"),
+            ],
+            swiftSettings: program),
+
+        .testTarget(name: "KVMTests", dependencies: ["CKVM", "KVM", "Units"], swiftSettings: program),
+        .testTarget(name: "VMStateTests", dependencies: ["KVM", "VMState", "Units"], swiftSettings: program),
+        .testTarget(name: "DirtyLogTests", dependencies: ["DirtyLog", "KVM", "Units"], swiftSettings: program),
+        .testTarget(name: "MigrateTests", dependencies: ["DirtyLog", "Migrate", "Units"], swiftSettings: program),
+        .testTarget(
+            name: "MachineTests",
+            dependencies: ["DirtyLog", "KVM", "Machine", "Migrate", "Units", "VMState"],
+            swiftSettings: program),
+        .testTarget(name: "migratectlTests", dependencies: ["migratectl"], swiftSettings: program),
+    ],
+    cLanguageStandard: .c2x
+)

@@ -1,0 +1,4 @@
+@main
+struct Migratectl {
+    static func main() {}
+}
