@@ -1,0 +1,23 @@
+import Units
+
+/// A random generator with a seed, so that a failing test fails again.
+struct SplitMix64: RandomNumberGenerator {
+    private var state: UInt64
+    init(seed: UInt64) { state = seed }
+
+    mutating func next() -> UInt64 {
+        state &+= 0x9E37_79B9_7F4A_7C15
+        var z = state
+        z = (z ^ (z >> 30)) &* 0xBF58_476D_1CE4_E5B9
+        z = (z ^ (z >> 27)) &* 0x94D0_49BB_1331_11EB
+        return z ^ (z >> 31)
+    }
+
+    /// Some pages of `0 ..< pageCount`, short runs as often as long ones.
+    mutating func run(in pageCount: Int) -> PageRun {
+        guard pageCount > 0 else { return PageRun(start: PageIndex(0), count: 0) }
+        let start = Int(next() % UInt64(pageCount))
+        let limit = min(pageCount - start, 1 << Int(next() % 12))
+        return PageRun(start: PageIndex(start), count: Int(next() % UInt64(limit + 1)))
+    }
+}
