@@ -46,7 +46,7 @@ let package = Package(
         .target(name: "KVM", dependencies: ["CKVM", "Units"], swiftSettings: library),
         .target(
             name: "VMState",
-            dependencies: ["KVM", "Units", .product(name: "SwiftProtobuf", package: "swift-protobuf")],
+            dependencies: ["CKVM", "KVM", "Units", .product(name: "SwiftProtobuf", package: "swift-protobuf")],
             swiftSettings: library),
         .target(name: "DirtyLog", dependencies: ["CKVM", "KVM", "Units"], swiftSettings: library),
         .target(
@@ -74,12 +74,12 @@ let package = Package(
             swiftSettings: program),
 
         .testTarget(name: "KVMTests", dependencies: ["CKVM", "KVM", "Units"], swiftSettings: program),
-        .testTarget(name: "VMStateTests", dependencies: ["KVM", "VMState", "Units"], swiftSettings: program),
-        .testTarget(name: "DirtyLogTests", dependencies: ["DirtyLog", "KVM", "Units"], swiftSettings: program),
+        .testTarget(name: "VMStateTests", dependencies: ["CKVM", "KVM", "VMState", "Units"], swiftSettings: program),
+        .testTarget(name: "DirtyLogTests", dependencies: ["CKVM", "DirtyLog", "KVM", "Units"], swiftSettings: program),
         .testTarget(name: "MigrateTests", dependencies: ["DirtyLog", "Migrate", "Units"], swiftSettings: program),
         .testTarget(
             name: "MachineTests",
-            dependencies: ["DirtyLog", "KVM", "Machine", "Migrate", "Units", "VMState"],
+            dependencies: ["CKVM", "DirtyLog", "KVM", "Machine", "Migrate", "Units", "VMState"],
             swiftSettings: program),
         .testTarget(name: "migratectlTests", dependencies: ["migratectl"], swiftSettings: program),
     ],
