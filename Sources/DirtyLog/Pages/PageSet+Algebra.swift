@@ -6,20 +6,16 @@ extension PageSet {
     /// How many pages are in the set.
     @inlinable
     public var count: Int {
-        unsafe storage.withUnsafeBufferPointer { words in
-            var total = 0
-            for unsafe word in unsafe words { total &+= word.nonzeroBitCount }
-            return total
-        }
+        var total = 0
+        for word in storage { total &+= word.nonzeroBitCount }
+        return total
     }
 
     /// Whether no page is in the set.
     @inlinable
     public var isEmpty: Bool {
-        unsafe storage.withUnsafeBufferPointer { words in
-            for unsafe word in unsafe words where word != 0 { return false }
-            return true
-        }
+        for word in storage where word != 0 { return false }
+        return true
     }
 
     /// Adds the pages of `other`, a set over the same region.
