@@ -68,7 +68,8 @@ extension VCPUState {
 
     /// Puts the state into a vCPU that never ran and that `CPUPolicy.apply` has given its CPUID and TSC frequency: KVM
     /// checks nearly everything below against the CPUID. `clock` is what restoring the VM's clock gave; without it the
-    /// TSC keeps the offset it had at the source.
+    /// TSC keeps the offset it had at the source. Telling the guest's kvmclock that it stood still
+    /// (`VCPU.notifyClockPaused`) is left to whoever lets the vCPU run.
     public func restore(into vcpu: VCPU, clock: ClockContinuation?) throws(StateError) -> [StateWarning] {
         var warnings: [StateWarning] = []
         // Before every timer: KVM turns a TSC deadline into an instant of the host when the deadline is written, and
@@ -102,10 +103,6 @@ extension VCPUState {
         try restoring("events", vcpu) { () throws(KVMError) in
             // Last: nearly everything above may queue or drop an event.
             try vcpu.setEvents(wire.events.kernelValue)
-        }
-        try restoring("kvmclock", vcpu) { () throws(KVMError) in
-            // After the MSRs, which tell KVM where the guest's clock page is. The guest's watchdogs forgive the gap.
-            try vcpu.notifyClockPaused()
         }
         return warnings
     }
