@@ -12,43 +12,51 @@ enum TrackerChecks {
         machine.regions.map { PageSet(pageCount: $0.pageCount) }
     }
 
-    /// One round of pre-copy: harvest; then for each stripe, rearm its dirty pages and copy them. Returns the pages
-    /// that were copied.
+    /// One round of pre-copy: harvest; then, on two lanes, for each stripe rearm its dirty pages and copy them. Returns
+    /// how many pages were copied.
     static func copyRound(_ tracker: any DirtyTracker, _ machine: WriterVM, to copies: [Copy]) throws -> Int {
         var sets = emptySets(machine)
         try #require(try tracker.harvest(into: &sets) == .complete)
-        var copied = 0
-        for region in sets.indices {
-            for first in stride(from: 0, to: sets[region].pageCount, by: pagesPerStripe) {
-                let stripe = PageRun(
-                    start: PageIndex(first), count: min(pagesPerStripe, sets[region].pageCount - first))
-                guard sets[region].intersects(stripe) else { continue }
-                try sets[region].withWords(covering: stripe) {
-                    try tracker.rearm(region: region, firstPage: stripe.start, words: $0)
-                }
-                sets[region].forEachRun(in: stripe) { run in
-                    copied += run.count
-                    copies[region].take(run, from: machine.memory[region].base)
-                }
+        let harvested = sets
+        let failure = Mutex<(any Error)?>(nil)
+        DispatchQueue.concurrentPerform(iterations: 2) { lane in
+            do {
+                try copyLane(lane, harvested, tracker, machine, to: copies)
+            } catch {
+                failure.withLock { $0 = error }
             }
         }
-        return copied
+        if let error = failure.withLock({ $0 }) { throw error }
+        return harvested.reduce(0) { $0 + $1.count }
+    }
+
+    private static func copyLane(
+        _ lane: Int, _ sets: [PageSet], _ tracker: any DirtyTracker, _ machine: WriterVM, to copies: [Copy]
+    ) throws {
+        for (region, set) in sets.enumerated() {
+            for first in stride(from: lane * pagesPerStripe, to: set.pageCount, by: 2 * pagesPerStripe) {
+                let stripe = PageRun(start: PageIndex(first), count: min(pagesPerStripe, set.pageCount - first))
+                guard set.intersects(stripe) else { continue }
+                try set.withWords(covering: stripe) {
+                    try tracker.rearm(region: region, firstPage: stripe.start, words: $0)
+                }
+                set.forEachRun(in: stripe) { copies[region].take($0, from: machine.memory[region].base) }
+            }
+        }
     }
 
     /// Follows a guest that writes at random on all its vCPUs, as a migration would, and compares all bytes when it
     /// stands. Logging starts and stops while the guest runs; the VMM writes too.
-    /// Returns the guest's writes, of which none may be missing in the copies.
-    @discardableResult
+    /// None of the guest's writes may be missing in the copies.
     static func followLive(
-        _ tracker: any DirtyTracker, _ machine: WriterVM, passes: Int = 3, rounds: Int = 6,
-        roundMicroseconds: UInt32 = 20_000,
-        marksVMMWrites: Bool = true
-    ) throws -> Int {
-        var total = 0
+        _ tracker: any DirtyTracker, _ machine: WriterVM, _ name: String, passes: Int = 3, pagesPerPass: Int = 40_000
+    ) throws {
+        var writes = 0
+        var copied = 0
         for pass in 0..<passes {
             let copies = machine.memory.map { Copy(byteCount: $0.byteCount) }
             try machine.startWritingRandomly(seed: UInt64(pass + 1))
-            let device = DeviceWriter(machine, marking: marksVMMWrites ? tracker : nil)
+            let device = DeviceWriter(machine, marking: tracker)
             usleep(2000)
             try tracker.start(allSet: pass % 2 == 0)
             if pass % 2 == 1 {
@@ -58,24 +66,29 @@ enum TrackerChecks {
                     copy.take(PageRun(start: PageIndex(0), count: memory.byteCount / pageByteCount), from: memory.base)
                 }
             }
-            var last = 0
-            for _ in 0..<rounds {
-                last = try copyRound(tracker, machine, to: copies)
-                usleep(roundMicroseconds)
+            // Until the guest has dirtied enough, however slow the machine is (within reason).
+            var pages = 0
+            let end = ContinuousClock.now + .seconds(10)
+            while pages < pagesPerPass, ContinuousClock.now < end {
+                pages += try copyRound(tracker, machine, to: copies)
+                usleep(10_000)
             }
-            #expect(last > 0, "the guest writes all the time, so a round without pages means that nothing is logged")
-            total += machine.stop()
+            #expect(pages >= pagesPerPass, "\(name): the guest writes all the time, but little of it is in the log")
+            copied += pages
+            writes += machine.stop()
             device.stop()
             _ = try copyRound(tracker, machine, to: copies)
             for region in copies.indices {
                 let wrong = copies[region].differences(from: machine.memory[region].base)
-                #expect(wrong.isEmpty, "pass \(pass), region \(region): lost \(wrong.count) pages, \(wrong.prefix(5))")
+                #expect(
+                    wrong.isEmpty,
+                    "\(name), pass \(pass), region \(region): lost \(wrong.count) pages, \(wrong.prefix(5))")
             }
             // Nothing ran since: nothing may be dirty.
             #expect(try copyRound(tracker, machine, to: copies) == 0, "pages are dirty though nothing wrote them")
             try tracker.stop()
         }
-        return total
+        print("\(name): followed \(writes) guest writes by copying \(copied) pages")
     }
 
     /// Writes lists of pages and expects a harvest to show exactly them, in all regions.

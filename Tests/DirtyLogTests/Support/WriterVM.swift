@@ -25,7 +25,7 @@ final class WriterVM: @unchecked Sendable {
 
     private let system: GuestMemory
     private let stopping = Atomic<Bool>(false)
-    private var threads: [Runner] = []
+    private let threads = Mutex<[Runner]>([])
 
     private enum Layout {
         static let globalDescriptors = 0x3000
@@ -92,7 +92,7 @@ final class WriterVM: @unchecked Sendable {
 
     /// Lets all vCPUs write region 0 at random, until `stop`.
     func startWritingRandomly(seed: UInt64 = 1) throws {
-        precondition(threads.isEmpty)
+        precondition(threads.withLock { $0.isEmpty })
         stopping.store(false, ordering: .sequentiallyConsistent)
         for vcpu in vcpus {
             var registers = kvm_regs()
@@ -105,22 +105,27 @@ final class WriterVM: @unchecked Sendable {
             registers.rdx = UInt64(Layout.port)
             try load(GuestProgram.writeRandomly, vcpu, registers)
         }
-        threads = vcpus.map { vcpu in Runner { [self] in try run(vcpu, until: .stopped) } }
+        let runners = vcpus.map { vcpu in Runner { [self] in try run(vcpu, until: .stopped) } }
+        threads.withLock { $0 = runners }
     }
 
     /// Stops the vCPUs; returns how many writes they did.
     @discardableResult
     func stop() -> Int {
-        guard !threads.isEmpty else { return 0 }
+        let runners = threads.withLock { $0 }
+        guard !runners.isEmpty else { return 0 }
         stopping.store(true, ordering: .sequentiallyConsistent)
-        for (vcpu, thread) in zip(vcpus, threads) {
-            vcpu.requestImmediateExit(true)
-            thread.kick()
-        }
-        for thread in threads { thread.join() }
-        threads = []
+        for vcpu in vcpus { vcpu.requestImmediateExit(true) }
+        for runner in runners { runner.kick() }
+        for runner in runners { runner.join() }
+        threads.withLock { $0 = [] }
         for vcpu in vcpus { vcpu.requestImmediateExit(false) }
         return vcpus.reduce(0) { $0 + Int((try? $1.registers().r9) ?? 0) }
+    }
+
+    /// Signals the vCPUs' threads without stopping them.
+    func kick() {
+        threads.withLock { for thread in $0 { thread.kick() } }
     }
 
     private enum End { case port, stopped }
