@@ -27,13 +27,13 @@ let package = Package(
         .library(name: "DirtyLog", targets: ["DirtyLog"]),
         .library(name: "Migrate", targets: ["Migrate"]),
         .library(name: "Machine", targets: ["Machine"]),
+        .library(name: "Control", targets: ["Control"]),
         .executable(name: "migratectl", targets: ["migratectl"]),
     ],
     dependencies: [
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
         .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
         .package(url: "https://github.com/apple/swift-protobuf", from: "1.39.0"),
-        .package(url: "https://github.com/swhitty/FlyingFox", from: "0.27.1"),
     ],
     targets: [
         // C shims: they know nothing of the rest (DESIGN section 2).
@@ -75,13 +75,12 @@ let package = Package(
                 .product(name: "Logging", package: "swift-log"),
             ],
             swiftSettings: library),
+        .target(name: "Control", swiftSettings: library),
         .executableTarget(
             name: "migratectl",
             dependencies: [
-                "DirtyLog", "KVM", "Machine", "Migrate", "SelfTest", "Units", "VMState",
+                "Control", "DirtyLog", "KVM", "Machine", "Migrate", "SelfTest", "Units", "VMState",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
-                .product(name: "FlyingFox", package: "FlyingFox"),
-                .product(name: "FlyingSocks", package: "FlyingFox"),
                 .product(name: "Logging", package: "swift-log"),
             ],
             swiftSettings: program),
@@ -95,6 +94,7 @@ let package = Package(
             name: "MachineTests",
             dependencies: ["CKVM", "DirtyLog", "KVM", "Machine", "Migrate", "Units", "VMState"],
             swiftSettings: program),
+        .testTarget(name: "ControlTests", dependencies: ["Control"], swiftSettings: program),
         .testTarget(name: "migratectlTests", dependencies: ["migratectl"], swiftSettings: program),
     ],
     cLanguageStandard: .c2x
