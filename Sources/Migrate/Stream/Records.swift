@@ -1,0 +1,367 @@
+/// The small records of the stream as values: each with its encoding and its checked decoding side by side.
+
+import Units
+
+/// A record's payload, decoded. Pages are not among them: they are read where they belong (`PageHead`).
+public enum Record: Equatable, Sendable {
+    case configuration(MachineConfiguration)
+    case state(StateSection)
+    case digest(MemoryDigest)
+    case end(StreamTotals)
+    case hello(Hello)
+    case welcome(Welcome)
+    case refusal(Refusal)
+    case lane(LaneGreeting)
+    case laneReady(UInt16)
+    case epoch(LaneEpoch)
+    case epochSeen(LaneEpoch)
+    case handover([UInt8])
+    case ping(UInt64)
+    case progress(ProgressRecord)
+    case rejoin([UInt8])
+    case timings(DestinationTimings)
+
+    public var type: RecordType {
+        switch self {
+        case .configuration: .configuration
+        case .state: .state
+        case .digest: .digest
+        case .end: .end
+        case .hello: .hello
+        case .welcome: .welcome
+        case .refusal: .refusal
+        case .lane: .lane
+        case .laneReady: .laneReady
+        case .epoch: .epoch
+        case .epochSeen: .epochSeen
+        case .handover: .handover
+        case .ping: .ping
+        case .progress: .progress
+        case .rejoin: .rejoin
+        case .timings: .timings
+        }
+    }
+
+    /// The payload as the format's document lays it out.
+    var payload: [UInt8] {
+        var encoder = PayloadEncoder()
+        switch self {
+        case .configuration(let value): value.encode(into: &encoder)
+        case .state(let value): value.encode(into: &encoder)
+        case .digest(let value):
+            encoder.put(value.sum)
+            encoder.put(value.pageCount)
+        case .end(let value):
+            encoder.put(value.records)
+            encoder.put(value.pages)
+        case .hello(let value): value.encode(into: &encoder)
+        case .welcome(let value): value.encode(into: &encoder)
+        case .refusal(let value): value.encode(into: &encoder)
+        case .lane(let value): value.encode(into: &encoder)
+        case .laneReady(let lane): encoder.put(lane)
+        case .epoch(let value), .epochSeen(let value): value.encode(into: &encoder)
+        case .handover(let bytes): encoder.put(raw: bytes)
+        case .ping(let number): encoder.put(number)
+        case .progress(let value): value.encode(into: &encoder)
+        case .rejoin(let session): encoder.put(raw: session)
+        case .timings(let value): value.encode(into: &encoder)
+        }
+        return encoder.bytes
+    }
+
+    /// Decodes the payload of a record that is not PAGES.
+    init(type: RecordType, payload: [UInt8], offset: UInt64) throws(StreamError) {
+        var decoder = PayloadDecoder(payload, offset: offset, context: "\(type) record")
+        switch type {
+        case .configuration: self = .configuration(try MachineConfiguration(from: &decoder))
+        case .state: self = .state(try StateSection(from: &decoder))
+        case .digest: self = .digest(MemoryDigest(sum: try decoder.uint64(), pageCount: try decoder.uint64()))
+        case .end: self = .end(StreamTotals(records: try decoder.uint64(), pages: try decoder.uint64()))
+        case .hello: self = .hello(try Hello(from: &decoder))
+        case .welcome: self = .welcome(try Welcome(from: &decoder))
+        case .refusal: self = .refusal(try Refusal(from: &decoder))
+        case .lane: self = .lane(try LaneGreeting(from: &decoder))
+        case .laneReady: self = .laneReady(try decoder.uint16())
+        case .epoch: self = .epoch(try LaneEpoch(from: &decoder))
+        case .epochSeen: self = .epochSeen(try LaneEpoch(from: &decoder))
+        case .handover: self = .handover(try decoder.raw(decoder.remaining))
+        case .ping: self = .ping(try decoder.uint64())
+        case .progress: self = .progress(try ProgressRecord(from: &decoder))
+        case .rejoin: self = .rejoin(try decoder.raw(16))
+        case .timings: self = .timings(try DestinationTimings(from: &decoder))
+        case .pages:
+            throw StreamError(.unexpected, "a PAGES record where none may stand", at: offset)
+        }
+        try decoder.finish()
+    }
+}
+
+/// The digest of all guest memory: see the format's DIGEST record for how pages are summed.
+public struct MemoryDigest: Hashable, Sendable {
+    public var sum: UInt64
+    /// Pages of all regions.
+    public var pageCount: UInt64
+
+    public init(sum: UInt64, pageCount: UInt64) {
+        self.sum = sum
+        self.pageCount = pageCount
+    }
+}
+
+/// What END says of the stream before it.
+public struct StreamTotals: Equatable, Sendable {
+    public var records: UInt64
+    public var pages: UInt64
+
+    public init(records: UInt64, pages: UInt64) {
+        self.records = records
+        self.pages = pages
+    }
+}
+
+/// The source's opening word.
+public struct Hello: Equatable, Sendable {
+    public var session: [UInt8]
+    public var lanes: UInt16
+    public var program: String
+
+    func encode(into encoder: inout PayloadEncoder) {
+        encoder.put(raw: session)
+        encoder.put(lanes)
+        encoder.put(UInt16(0))
+        encoder.put(string: program)
+    }
+
+    init(session: [UInt8], lanes: UInt16, program: String) {
+        self.session = session
+        self.lanes = lanes
+        self.program = program
+    }
+
+    init(from decoder: inout PayloadDecoder) throws(StreamError) {
+        session = try decoder.raw(16)
+        lanes = try decoder.uint16()
+        guard 1...StreamFormat.laneLimit ~= Int(lanes) else {
+            throw decoder.error(.invalid, "\(lanes) lanes, where 1 to \(StreamFormat.laneLimit) are possible")
+        }
+        try decoder.reserved16()
+        program = try decoder.string(limit: 256)
+    }
+}
+
+/// The destination's answer to a machine that it can run.
+public struct Welcome: Equatable, Sendable {
+    public var session: [UInt8]
+    /// What each lane proves itself with.
+    public var laneSecret: [UInt8]
+    public var lanes: UInt16
+    public var program: String
+
+    func encode(into encoder: inout PayloadEncoder) {
+        encoder.put(raw: session)
+        encoder.put(raw: laneSecret)
+        encoder.put(lanes)
+        encoder.put(UInt16(0))
+        encoder.put(string: program)
+    }
+
+    init(session: [UInt8], laneSecret: [UInt8], lanes: UInt16, program: String) {
+        self.session = session
+        self.laneSecret = laneSecret
+        self.lanes = lanes
+        self.program = program
+    }
+
+    init(from decoder: inout PayloadDecoder) throws(StreamError) {
+        session = try decoder.raw(16)
+        laneSecret = try decoder.raw(32)
+        lanes = try decoder.uint16()
+        guard 1...StreamFormat.laneLimit ~= Int(lanes) else {
+            throw decoder.error(.invalid, "\(lanes) lanes granted, where 1 to \(StreamFormat.laneLimit) are possible")
+        }
+        try decoder.reserved16()
+        program = try decoder.string(limit: 256)
+    }
+}
+
+/// Why a destination does not take a VM or a lane.
+public struct Refusal: Error, Equatable, Sendable, CustomStringConvertible {
+    public enum Code: UInt16, Sendable {
+        case busy = 1
+        case incompatible = 2
+        case noRoom = 3
+        case protocolError = 4
+        case unknownSession = 5
+        case shuttingDown = 6
+        case nameTaken = 7
+        case internalFailure = 8
+    }
+
+    public var code: Code
+    /// For people: what does not fit, and what to do.
+    public var reason: String
+
+    public init(_ code: Code, _ reason: String) {
+        self.code = code
+        self.reason = reason
+    }
+
+    public var description: String { reason }
+
+    func encode(into encoder: inout PayloadEncoder) {
+        encoder.put(code.rawValue)
+        encoder.put(UInt16(0))
+        encoder.put(bytes: Array(reason.utf8.prefix(StreamFormat.refusalTextLimit)))
+    }
+
+    init(from decoder: inout PayloadDecoder) throws(StreamError) {
+        // A code from a newer program is still a refusal.
+        code = Code(rawValue: try decoder.uint16()) ?? .internalFailure
+        try decoder.reserved16()
+        let text = try decoder.lengthPrefixed(limit: StreamFormat.refusalTextLimit)
+        // For a terminal: control characters of a hostile peer must not reach it.
+        let printable = String(decoding: text, as: UTF8.self).unicodeScalars.map { scalar in
+            scalar == "\n" || (scalar.value >= 0x20 && !(0x7F...0x9F ~= scalar.value)) ? Character(scalar) : "?"
+        }
+        reason = String(printable)
+    }
+}
+
+/// A lane's opening word.
+public struct LaneGreeting: Equatable, Sendable {
+    public var session: [UInt8]
+    public var lane: UInt16
+    public var secret: [UInt8]
+
+    func encode(into encoder: inout PayloadEncoder) {
+        encoder.put(raw: session)
+        encoder.put(lane)
+        encoder.put(UInt16(0))
+        encoder.put(raw: secret)
+    }
+
+    init(session: [UInt8], lane: UInt16, secret: [UInt8]) {
+        self.session = session
+        self.lane = lane
+        self.secret = secret
+    }
+
+    init(from decoder: inout PayloadDecoder) throws(StreamError) {
+        session = try decoder.raw(16)
+        lane = try decoder.uint16()
+        try decoder.reserved16()
+        secret = try decoder.raw(32)
+    }
+}
+
+/// A marker on a lane, with what went before it.
+public struct LaneEpoch: Equatable, Sendable {
+    /// Rises by one with each marker on the lane; the first is 1.
+    public var epoch: UInt64
+    /// Pages sent on this lane since it opened.
+    public var pages: UInt64
+    /// Of these, the pages sent as zero.
+    public var zeroPages: UInt64
+
+    func encode(into encoder: inout PayloadEncoder) {
+        encoder.put(epoch)
+        encoder.put(pages)
+        encoder.put(zeroPages)
+    }
+
+    init(epoch: UInt64, pages: UInt64, zeroPages: UInt64) {
+        self.epoch = epoch
+        self.pages = pages
+        self.zeroPages = zeroPages
+    }
+
+    init(from decoder: inout PayloadDecoder) throws(StreamError) {
+        epoch = try decoder.uint64()
+        pages = try decoder.uint64()
+        zeroPages = try decoder.uint64()
+    }
+}
+
+/// What a destination shows to people while pages come in.
+public struct ProgressRecord: Equatable, Sendable {
+    public var round: UInt32
+    public var pagesSent: UInt64
+    public var pagesTotal: UInt64
+    public var bytesPerSecond: UInt64
+
+    func encode(into encoder: inout PayloadEncoder) {
+        encoder.put(round)
+        encoder.put(UInt32(0))
+        encoder.put(pagesSent)
+        encoder.put(pagesTotal)
+        encoder.put(bytesPerSecond)
+    }
+
+    init(round: UInt32, pagesSent: UInt64, pagesTotal: UInt64, bytesPerSecond: UInt64) {
+        self.round = round
+        self.pagesSent = pagesSent
+        self.pagesTotal = pagesTotal
+        self.bytesPerSecond = bytesPerSecond
+    }
+
+    init(from decoder: inout PayloadDecoder) throws(StreamError) {
+        round = try decoder.uint32()
+        try decoder.reserved32()
+        pagesSent = try decoder.uint64()
+        pagesTotal = try decoder.uint64()
+        bytesPerSecond = try decoder.uint64()
+    }
+}
+
+/// The destination's share of the downtime, in nanoseconds.
+public struct DestinationTimings: Equatable, Sendable, Codable {
+    /// From the source's FINAL heard to the last page in place (0 if it was there before).
+    public var lastPage: UInt64
+    /// Loading the state.
+    public var load: UInt64
+    /// From READY said to COMMIT heard.
+    public var commitWait: UInt64
+    /// From COMMIT heard to the first guest instruction.
+    public var run: UInt64
+    /// CLOCK_MONOTONIC of the destination's host when its first vCPU entered the guest.
+    public var firstEntry: UInt64
+
+    func encode(into encoder: inout PayloadEncoder) {
+        encoder.put(lastPage)
+        encoder.put(load)
+        encoder.put(commitWait)
+        encoder.put(run)
+        encoder.put(firstEntry)
+    }
+
+    init(lastPage: UInt64, load: UInt64, commitWait: UInt64, run: UInt64, firstEntry: UInt64) {
+        self.lastPage = lastPage
+        self.load = load
+        self.commitWait = commitWait
+        self.run = run
+        self.firstEntry = firstEntry
+    }
+
+    init(from decoder: inout PayloadDecoder) throws(StreamError) {
+        lastPage = try decoder.uint64()
+        load = try decoder.uint64()
+        commitWait = try decoder.uint64()
+        run = try decoder.uint64()
+        firstEntry = try decoder.uint64()
+    }
+}
+
+extension StateSection {
+    func encode(into encoder: inout PayloadEncoder) {
+        encoder.put(string: name)
+        encoder.put(version)
+        encoder.put(bytes: bytes)
+    }
+
+    init(from decoder: inout PayloadDecoder) throws(StreamError) {
+        name = try decoder.string(limit: StreamFormat.nameLimit)
+        guard !name.isEmpty else { throw decoder.error(.invalid, "a state section without a name") }
+        version = try decoder.uint32()
+        bytes = try decoder.lengthPrefixed(limit: StreamFormat.payloadLimit)
+    }
+}
