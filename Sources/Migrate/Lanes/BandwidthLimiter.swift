@@ -1,0 +1,37 @@
+/// A cap on bytes per second over all lanes, changeable at any time.
+
+import Glibc
+import Synchronization
+
+/// A token bucket. The bucket holds 20 ms worth, so that a cap is felt at once and bursts stay small.
+final class BandwidthLimiter: Sendable {
+    private struct State {
+        /// Bytes per second; nil is unlimited.
+        var rate: UInt64?
+        /// The instant at which all that was taken has been paid for.
+        var paidUntil = MonotonicInstant(nanoseconds: 0)
+    }
+
+    private let state: Mutex<State>
+    private static let burst: Duration = .milliseconds(20)
+
+    init(bytesPerSecond: UInt64?) { state = Mutex(State(rate: bytesPerSecond)) }
+
+    func setLimit(bytesPerSecond: UInt64?) { state.withLock { $0.rate = bytesPerSecond } }
+
+    /// Accounts for bytes that were sent, and sleeps as long as the cap asks for, at most 100 ms at a time: a lane
+    /// that is cancelled or given a new cap must not sleep on.
+    func account(_ bytes: UInt64) {
+        let pause: Duration = state.withLock { state in
+            guard let rate = state.rate, rate > 0 else { return .zero }
+            let now = MonotonicInstant.now
+            let cost = min(Double(bytes) / Double(rate), 3600)
+            state.paidUntil = max(state.paidUntil, now) + .seconds(cost)
+            return (state.paidUntil - now) - Self.burst
+        }
+        let nanoseconds = min(pause.clampedNanoseconds, 100_000_000)
+        guard nanoseconds > 0 else { return }
+        var time = timespec(tv_sec: 0, tv_nsec: Int(nanoseconds))
+        unsafe nanosleep(&time, nil)
+    }
+}

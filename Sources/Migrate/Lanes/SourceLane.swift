@@ -1,0 +1,207 @@
+/// A lane at the source: its own connection and thread, and the pages of its own stripes.
+
+import DirtyLog
+import Synchronization
+import Units
+
+/// What all lanes of a migration share.
+struct LaneContext: Sendable {
+    let machine: any MigratableMachine
+    let tracker: any DirtyTracker
+    let hashes: PageHashes
+    let plan: LanePlan
+    let limiter: BandwidthLimiter
+}
+
+/// One pass over pages.
+struct LanePass: Sendable {
+    /// The pages to send, a set a region.
+    var pages: [PageSet]
+    /// Ask which pages were ever populated, and send the others as holes without reading them.
+    var findsHoles: Bool
+    /// Whether the bandwidth cap applies (not in the pause).
+    var isCapped: Bool
+    /// A marker that follows the pages.
+    var epoch: UInt64?
+}
+
+/// How far a lane is, readable at any time.
+struct LaneProgress: Sendable {
+    var counts = PageCounts()
+    var share = DigestShare()
+}
+
+/// The lane. Its thread works while a pass is under way; between passes the coordinator owns the connection.
+final class SourceLane: @unchecked Sendable {
+    private enum Work {
+        case idle
+        case pass(LanePass)
+        case leave
+    }
+
+    private struct State {
+        var work = Work.idle
+        var failure: (any Error)?
+        var isBusy = false
+    }
+
+    let index: Int
+    let connection: Connection
+    private let context: LaneContext
+    private let monitor = Monitor(State())
+    private let progress = Mutex(LaneProgress())
+    private var writer: PageWriter
+    private var reader: RecordReader
+    private var share = DigestShare()
+    private var thread: PlainThread?
+    /// Set to stop a pass between two stripes.
+    private let stops = Atomic<Bool>(false)
+
+    /// Opens the lane: connects it to the session and waits until the destination has accepted it.
+    init(
+        index: Int, connection: Connection, greeting: LaneGreeting, context: LaneContext, recorder: StreamRecorder?
+    ) throws {
+        var reader = RecordReader(connection)
+        let writer = try PageWriter(connection, greeting: .lane(greeting), recorder: recorder)
+        _ = try reader.readStreamHeader()
+        switch try reader.next() {
+        case .record(.laneReady(let lane)) where Int(lane) == index: break
+        case .record(.refusal(let refusal)): throw refusal
+        case nil: throw connection.endOfInput()
+        default: throw StreamError(.unexpected, "the destination did not answer lane \(index) with LANE-READY")
+        }
+        self.index = index
+        self.connection = connection
+        self.context = context
+        self.writer = writer
+        self.reader = reader
+        thread = try PlainThread(name: "lane-\(index)") { [self] in work() }
+    }
+
+    /// Pages, bytes and share of the digest so far.
+    var currentProgress: LaneProgress { progress.withLock { $0 } }
+
+    /// Begins a pass. The last one has ended.
+    func begin(_ pass: LanePass) {
+        monitor.update { state in
+            state.work = .pass(pass)
+            state.isBusy = true
+        }
+    }
+
+    /// Waits for the end of the pass.
+    /// - Throws: what made it fail; the lane is of no use then.
+    func finishPass() throws {
+        let failure: (any Error)?? = monitor.wait { state in state.isBusy ? nil : .some(state.failure) }
+        if let failure, let failure { throw failure }
+    }
+
+    /// Runs a pass on the caller's thread, while the lane's own thread is idle: a small one is over sooner than the
+    /// thread would have woken up.
+    func runHere(_ pass: LanePass) throws { try run(pass) }
+
+    /// Waits until the destination has seen `epoch`: every page before it is in its memory.
+    func awaitSeen(epoch: UInt64) throws {
+        switch try reader.next() {
+        case .record(.epochSeen(let seen)):
+            let counts = writer.counts
+            guard seen.epoch == epoch, seen.pages == counts.pages, seen.zeroPages == counts.zeroPages else {
+                throw StreamError(
+                    .invalid,
+                    "lane \(index) sent \(counts.pages) pages to epoch \(epoch); the destination counts \(seen.pages) "
+                        + "to epoch \(seen.epoch)")
+            }
+        case .record(.refusal(let refusal)): throw refusal
+        case nil: throw connection.endOfInput()
+        default: throw StreamError(.unexpected, "the destination sent something else than EPOCH-SEEN on lane \(index)")
+        }
+    }
+
+    /// Makes a pass that is under way end soon, leaving pages unsent.
+    func interrupt() { stops.store(true, ordering: .relaxed) }
+
+    /// Ends the thread. With `orderly`, END goes out first.
+    func leave(orderly: Bool) {
+        if orderly {
+            let totals = StreamTotals(records: writer.recordCount, pages: writer.counts.pages)
+            try? writer.send(.end(totals))
+        }
+        connection.shutDown(because: TransportError(.shutDown, "the migration is over"))
+        monitor.update { $0.work = .leave }
+        thread?.join()
+        thread = nil
+    }
+
+    // MARK: - The lane's thread
+
+    private func work() {
+        while let pass = nextPass() {
+            var failure: (any Error)?
+            do { try run(pass) } catch { failure = error }
+            monitor.update { state in
+                state.failure = state.failure ?? failure
+                state.isBusy = false
+            }
+        }
+    }
+
+    /// Waits for work; nil when the lane is to leave.
+    private func nextPass() -> LanePass? {
+        let pass: LanePass?? = monitor.wait { state in
+            switch state.work {
+            case .idle: return nil
+            case .leave: return .some(nil)
+            case .pass(let pass):
+                state.work = .idle
+                return .some(pass)
+            }
+        }
+        return pass ?? nil
+    }
+
+    private func run(_ pass: LanePass) throws {
+        for (number, region) in context.machine.memory.enumerated() {
+            let set = pass.pages[number]
+            let stripes = (region.pageCount + pagesPerStripe - 1) / pagesPerStripe
+            for stripe in 0..<stripes where context.plan.lane(region: number, stripe: stripe) == index {
+                if stops.load(ordering: .relaxed) { throw TransportError(.shutDown, "the pass was interrupted") }
+                try send(stripe: stripe, of: region, number: number, set: set, pass: pass)
+            }
+        }
+        try writer.flush()
+        if let epoch = pass.epoch {
+            let counts = writer.counts
+            try writer.send(.epoch(LaneEpoch(epoch: epoch, pages: counts.pages, zeroPages: counts.zeroPages)))
+        }
+        publish()
+    }
+
+    private func publish() {
+        let now = LaneProgress(counts: writer.counts, share: share)
+        progress.withLock { $0 = now }
+    }
+
+    private func send(stripe: Int, of region: MemoryRegion, number: Int, set: PageSet, pass: LanePass) throws {
+        let first = PageIndex(stripe * pagesPerStripe)
+        var words = StripeWords(set.words, stripe: stripe)
+        guard !words.isEmpty else { return }
+        let before = writer.counts.bytes
+        // The order that loses nothing (DESIGN section 4): protect again, test population, read.
+        try unsafe words.withWords { try unsafe context.tracker.rearm(region: number, firstPage: first, words: $0) }
+        if pass.findsHoles {
+            var populated = StripeWords(count: words.count)
+            try unsafe populated.withMutableWords { words in
+                try unsafe context.machine.readPopulation(region: number, firstPage: first, words: words)
+            }
+            try words.subtracting(populated).forEachRun(from: first) { run in
+                try writer.sendHole(run, region: number, hashes: context.hashes, share: &share)
+            }
+            words.formIntersection(populated)
+        }
+        try words.forEachRun(from: first) { run in
+            try unsafe writer.send(run, region: number, base: region.base, hashes: context.hashes, share: &share)
+        }
+        publish()
+        if pass.isCapped { context.limiter.account(writer.counts.bytes - before) }
+    }
+}
