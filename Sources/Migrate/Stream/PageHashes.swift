@@ -59,7 +59,7 @@ final class PageHashes: @unchecked Sendable {
 
     /// The digest, from what every lane changed.
     func digest(_ shares: [DigestShare]) -> MemoryDigest {
-        MemoryDigest(sum: shares.reduce(zeroDigest) { $0 &+ $1.sum }, pageCount: pageCount)
+        MemoryDigest(shares.reduce(zeroDigest) { $0 &+ $1.sum })
     }
 
     /// The digest of memory itself, read now: what tests and `--verify` compare the running sum with. Slow.
@@ -67,16 +67,15 @@ final class PageHashes: @unchecked Sendable {
         let scratch = UnsafeMutableRawPointer.allocate(byteCount: pageByteCount, alignment: 64)
         defer { unsafe scratch.deallocate() }
         let zeroHash = mk_zero_page_hash()
-        var digest = MemoryDigest(sum: 0, pageCount: 0)
+        var sum: UInt64 = 0
         for (number, region) in regions.enumerated() {
             for page in 0..<region.pageCount {
                 var hash = zeroHash
                 _ = unsafe mk_copy_hash_page(scratch, region.base + page * pageByteCount, &hash)
-                digest.sum &+= mixPageHash(hash, number: UInt64(number) << 48 | UInt64(page))
+                sum &+= mixPageHash(hash, number: UInt64(number) << 48 | UInt64(page))
             }
-            digest.pageCount += UInt64(region.pageCount)
         }
-        return digest
+        return MemoryDigest(sum)
     }
 }
 

@@ -21,6 +21,12 @@ struct PayloadEncoder {
         bytes += utf8
     }
 
+    /// 16 bytes: the lower half, then the upper.
+    mutating func put(_ session: SessionIdentifier) {
+        put(session.low)
+        put(session.high)
+    }
+
     /// A 4-byte length and the bytes.
     mutating func put(bytes contents: [UInt8]) {
         put(UInt32(contents.count))
@@ -71,6 +77,20 @@ struct PayloadDecoder {
         guard count >= 0, remaining >= count else { throw error(.invalid, "ends in the middle of a field") }
         defer { position += count }
         return Array(bytes[position..<position + count])
+    }
+
+    mutating func session() throws(StreamError) -> SessionIdentifier {
+        let low = try uint64()
+        return SessionIdentifier(high: try uint64(), low: low)
+    }
+
+    mutating func handOverMessage() throws(StreamError) -> HandOverMessage {
+        let encoded = try raw(remaining)
+        do {
+            return try HandOverMessage(decoding: encoded)
+        } catch {
+            throw self.error(.invalid, error.description)
+        }
     }
 
     mutating func reserved16() throws(StreamError) {

@@ -6,7 +6,7 @@ import Units
 public enum Record: Equatable, Sendable {
     case configuration(MachineConfiguration)
     case state(StateSection)
-    case digest(MemoryDigest)
+    case digest(DigestRecord)
     case end(StreamTotals)
     case hello(Hello)
     case welcome(Welcome)
@@ -15,10 +15,9 @@ public enum Record: Equatable, Sendable {
     case laneReady(UInt16)
     case epoch(LaneEpoch)
     case epochSeen(LaneEpoch)
-    case handover([UInt8])
-    case ping(UInt64)
+    case handover(HandOverMessage)
     case progress(ProgressRecord)
-    case rejoin([UInt8])
+    case rejoin(SessionIdentifier)
     case timings(DestinationTimings)
 
     public var type: RecordType {
@@ -35,7 +34,6 @@ public enum Record: Equatable, Sendable {
         case .epoch: .epoch
         case .epochSeen: .epochSeen
         case .handover: .handover
-        case .ping: .ping
         case .progress: .progress
         case .rejoin: .rejoin
         case .timings: .timings
@@ -48,9 +46,7 @@ public enum Record: Equatable, Sendable {
         switch self {
         case .configuration(let value): value.encode(into: &encoder)
         case .state(let value): value.encode(into: &encoder)
-        case .digest(let value):
-            encoder.put(value.sum)
-            encoder.put(value.pageCount)
+        case .digest(let value): value.encode(into: &encoder)
         case .end(let value):
             encoder.put(value.records)
             encoder.put(value.pages)
@@ -60,10 +56,9 @@ public enum Record: Equatable, Sendable {
         case .lane(let value): value.encode(into: &encoder)
         case .laneReady(let lane): encoder.put(lane)
         case .epoch(let value), .epochSeen(let value): value.encode(into: &encoder)
-        case .handover(let bytes): encoder.put(raw: bytes)
-        case .ping(let number): encoder.put(number)
+        case .handover(let message): encoder.put(raw: message.encoded)
         case .progress(let value): value.encode(into: &encoder)
-        case .rejoin(let session): encoder.put(raw: session)
+        case .rejoin(let session): encoder.put(session)
         case .timings(let value): value.encode(into: &encoder)
         }
         return encoder.bytes
@@ -75,7 +70,7 @@ public enum Record: Equatable, Sendable {
         switch type {
         case .configuration: self = .configuration(try MachineConfiguration(from: &decoder))
         case .state: self = .state(try StateSection(from: &decoder))
-        case .digest: self = .digest(MemoryDigest(sum: try decoder.uint64(), pageCount: try decoder.uint64()))
+        case .digest: self = .digest(try DigestRecord(from: &decoder))
         case .end: self = .end(StreamTotals(records: try decoder.uint64(), pages: try decoder.uint64()))
         case .hello: self = .hello(try Hello(from: &decoder))
         case .welcome: self = .welcome(try Welcome(from: &decoder))
@@ -84,10 +79,9 @@ public enum Record: Equatable, Sendable {
         case .laneReady: self = .laneReady(try decoder.uint16())
         case .epoch: self = .epoch(try LaneEpoch(from: &decoder))
         case .epochSeen: self = .epochSeen(try LaneEpoch(from: &decoder))
-        case .handover: self = .handover(try decoder.raw(decoder.remaining))
-        case .ping: self = .ping(try decoder.uint64())
+        case .handover: self = .handover(try decoder.handOverMessage())
         case .progress: self = .progress(try ProgressRecord(from: &decoder))
-        case .rejoin: self = .rejoin(try decoder.raw(16))
+        case .rejoin: self = .rejoin(try decoder.session())
         case .timings: self = .timings(try DestinationTimings(from: &decoder))
         case .pages:
             throw StreamError(.unexpected, "a PAGES record where none may stand", at: offset)
@@ -96,15 +90,30 @@ public enum Record: Equatable, Sendable {
     }
 }
 
-/// The digest of all guest memory: see the format's DIGEST record for how pages are summed.
-public struct MemoryDigest: Hashable, Sendable {
-    public var sum: UInt64
+/// What DIGEST says: all guest memory, and which pages it covers.
+public struct DigestRecord: Equatable, Sendable {
+    public var digest: MemoryDigest
     /// Pages of all regions.
     public var pageCount: UInt64
+    /// The marker on each lane that the pages stand before; 0 in a file, where they stand before this record.
+    public var epoch: UInt64
 
-    public init(sum: UInt64, pageCount: UInt64) {
-        self.sum = sum
+    func encode(into encoder: inout PayloadEncoder) {
+        encoder.put(digest.rawValue)
+        encoder.put(pageCount)
+        encoder.put(epoch)
+    }
+
+    public init(digest: MemoryDigest, pageCount: UInt64, epoch: UInt64) {
+        self.digest = digest
         self.pageCount = pageCount
+        self.epoch = epoch
+    }
+
+    init(from decoder: inout PayloadDecoder) throws(StreamError) {
+        digest = MemoryDigest(try decoder.uint64())
+        pageCount = try decoder.uint64()
+        epoch = try decoder.uint64()
     }
 }
 
@@ -121,25 +130,25 @@ public struct StreamTotals: Equatable, Sendable {
 
 /// The source's opening word.
 public struct Hello: Equatable, Sendable {
-    public var session: [UInt8]
+    public var session: SessionIdentifier
     public var lanes: UInt16
     public var program: String
 
     func encode(into encoder: inout PayloadEncoder) {
-        encoder.put(raw: session)
+        encoder.put(session)
         encoder.put(lanes)
         encoder.put(UInt16(0))
         encoder.put(string: program)
     }
 
-    init(session: [UInt8], lanes: UInt16, program: String) {
+    init(session: SessionIdentifier, lanes: UInt16, program: String) {
         self.session = session
         self.lanes = lanes
         self.program = program
     }
 
     init(from decoder: inout PayloadDecoder) throws(StreamError) {
-        session = try decoder.raw(16)
+        session = try decoder.session()
         lanes = try decoder.uint16()
         guard 1...StreamFormat.laneLimit ~= Int(lanes) else {
             throw decoder.error(.invalid, "\(lanes) lanes, where 1 to \(StreamFormat.laneLimit) are possible")
@@ -151,21 +160,21 @@ public struct Hello: Equatable, Sendable {
 
 /// The destination's answer to a machine that it can run.
 public struct Welcome: Equatable, Sendable {
-    public var session: [UInt8]
+    public var session: SessionIdentifier
     /// What each lane proves itself with.
     public var laneSecret: [UInt8]
     public var lanes: UInt16
     public var program: String
 
     func encode(into encoder: inout PayloadEncoder) {
-        encoder.put(raw: session)
+        encoder.put(session)
         encoder.put(raw: laneSecret)
         encoder.put(lanes)
         encoder.put(UInt16(0))
         encoder.put(string: program)
     }
 
-    init(session: [UInt8], laneSecret: [UInt8], lanes: UInt16, program: String) {
+    init(session: SessionIdentifier, laneSecret: [UInt8], lanes: UInt16, program: String) {
         self.session = session
         self.laneSecret = laneSecret
         self.lanes = lanes
@@ -173,7 +182,7 @@ public struct Welcome: Equatable, Sendable {
     }
 
     init(from decoder: inout PayloadDecoder) throws(StreamError) {
-        session = try decoder.raw(16)
+        session = try decoder.session()
         laneSecret = try decoder.raw(32)
         lanes = try decoder.uint16()
         guard 1...StreamFormat.laneLimit ~= Int(lanes) else {
@@ -229,25 +238,25 @@ public struct Refusal: Error, Equatable, Sendable, CustomStringConvertible {
 
 /// A lane's opening word.
 public struct LaneGreeting: Equatable, Sendable {
-    public var session: [UInt8]
+    public var session: SessionIdentifier
     public var lane: UInt16
     public var secret: [UInt8]
 
     func encode(into encoder: inout PayloadEncoder) {
-        encoder.put(raw: session)
+        encoder.put(session)
         encoder.put(lane)
         encoder.put(UInt16(0))
         encoder.put(raw: secret)
     }
 
-    init(session: [UInt8], lane: UInt16, secret: [UInt8]) {
+    init(session: SessionIdentifier, lane: UInt16, secret: [UInt8]) {
         self.session = session
         self.lane = lane
         self.secret = secret
     }
 
     init(from decoder: inout PayloadDecoder) throws(StreamError) {
-        session = try decoder.raw(16)
+        session = try decoder.session()
         lane = try decoder.uint16()
         try decoder.reserved16()
         secret = try decoder.raw(32)

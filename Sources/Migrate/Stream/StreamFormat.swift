@@ -40,7 +40,6 @@ public enum RecordType: UInt16, Sendable, CaseIterable {
     case epoch = 21
     case epochSeen = 22
     case handover = 23
-    case ping = 24
     case progress = 25
     case rejoin = 26
     case timings = 27
@@ -48,7 +47,7 @@ public enum RecordType: UInt16, Sendable, CaseIterable {
     /// Whether a reader that does not know the type may skip it.
     var isOptional: Bool {
         switch self {
-        case .ping, .progress, .timings: true
+        case .progress, .timings: true
         default: false
         }
     }
@@ -71,7 +70,6 @@ extension RecordType: CustomStringConvertible {
         case .epoch: "EPOCH"
         case .epochSeen: "EPOCH-SEEN"
         case .handover: "HANDOVER"
-        case .ping: "PING"
         case .progress: "PROGRESS"
         case .rejoin: "REJOIN"
         case .timings: "TIMINGS"
