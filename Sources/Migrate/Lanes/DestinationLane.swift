@@ -98,7 +98,8 @@ final class DestinationLane: @unchecked Sendable {
                 case .record(.epoch(let epoch)): try mark(epoch)
                 case .record(.end(let totals)):
                     guard totals.pages == counts.pages else {
-                        throw StreamError(.invalid, "lane \(index): END counts \(totals.pages) pages, \(counts.pages) came")
+                        throw StreamError(
+                            .invalid, "lane \(index): END counts \(totals.pages) pages, \(counts.pages) came")
                     }
                     monitor.update { $0.hasEnded = true }
                     return
@@ -117,7 +118,8 @@ final class DestinationLane: @unchecked Sendable {
         let run = head.run
         guard head.region < memory.regions.count, run.end.rawValue <= memory.regions[head.region].pageCount else {
             throw StreamError(
-                .invalid, "lane \(index): pages \(run.start.rawValue) to \(run.end.rawValue) of region \(head.region) "
+                .invalid,
+                "lane \(index): pages \(run.start.rawValue) to \(run.end.rawValue) of region \(head.region) "
                     + "lie outside of the VM's memory")
         }
         let stripe = run.start.stripe
@@ -137,7 +139,7 @@ final class DestinationLane: @unchecked Sendable {
         let base = unsafe memory.regions[head.region].base + run.start.byteOffset
         switch head.encoding {
         case .raw:
-            for (i, hash) in unsafe reader.pageHashes.enumerated() {
+            for unsafe(i, hash) in unsafe reader.pageHashes.enumerated() {
                 memory.hashes.store(hash, region: head.region, page: run.start.rawValue + i, share: &share)
             }
             try unsafe reader.readPages(into: UnsafeMutableRawBufferPointer(start: base, count: run.byteCount))
@@ -157,7 +159,8 @@ final class DestinationLane: @unchecked Sendable {
         let expected = monitor.read { $0.epoch } + 1
         guard epoch.epoch == expected, epoch.pages == counts.pages, epoch.zeroPages == counts.zeroPages else {
             throw StreamError(
-                .invalid, "lane \(index): marker \(epoch.epoch) counts \(epoch.pages) pages; marker \(expected) with "
+                .invalid,
+                "lane \(index): marker \(epoch.epoch) counts \(epoch.pages) pages; marker \(expected) with "
                     + "\(counts.pages) pages was expected")
         }
         try connection.write(framer.frame(.epochSeen(epoch)))

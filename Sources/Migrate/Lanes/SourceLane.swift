@@ -19,8 +19,9 @@ struct LanePass: Sendable {
     var pages: [PageSet]
     /// Ask which pages were ever populated, and send the others as holes without reading them.
     var findsHoles: Bool
-    /// Whether the bandwidth cap applies (not in the pause).
-    var isCapped: Bool
+    /// The VM stands still: the bandwidth cap does not apply, and pages need no protection. (Should the VM go on here
+    /// after all, pages that were not protected again are reported again.)
+    var isPaused: Bool
     /// A marker that follows the pages.
     var epoch: UInt64?
 }
@@ -183,11 +184,13 @@ final class SourceLane: @unchecked Sendable {
 
     private func send(stripe: Int, of region: MemoryRegion, number: Int, set: PageSet, pass: LanePass) throws {
         let first = PageIndex(stripe * pagesPerStripe)
-        var words = StripeWords(set.words, stripe: stripe)
+        var words = StripeWords(set, stripe: stripe)
         guard !words.isEmpty else { return }
         let before = writer.counts.bytes
         // The order that loses nothing (DESIGN section 4): protect again, test population, read.
-        try unsafe words.withWords { try unsafe context.tracker.rearm(region: number, firstPage: first, words: $0) }
+        if !pass.isPaused {
+            try unsafe words.withWords { try unsafe context.tracker.rearm(region: number, firstPage: first, words: $0) }
+        }
         if pass.findsHoles {
             var populated = StripeWords(count: words.count)
             try unsafe populated.withMutableWords { words in
@@ -202,6 +205,6 @@ final class SourceLane: @unchecked Sendable {
             try unsafe writer.send(run, region: number, base: region.base, hashes: context.hashes, share: &share)
         }
         publish()
-        if pass.isCapped { context.limiter.account(writer.counts.bytes - before) }
+        if !pass.isPaused { context.limiter.account(writer.counts.bytes - before) }
     }
 }

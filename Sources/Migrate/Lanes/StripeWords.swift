@@ -1,5 +1,6 @@
 /// The bits of one stripe: at most eight words, on the stack.
 
+import DirtyLog
 import Units
 
 /// A set of pages of one stripe. Bit `i` of word `w` is page `64 w + i` of the stripe.
@@ -11,10 +12,11 @@ struct StripeWords {
     init(count: Int) { self.count = count }
 
     /// The stripe's bits out of a region's.
-    init(_ all: [UInt64], stripe: Int) {
-        let start = stripe * words.count
-        count = max(0, min(words.count, all.count - start))
-        for i in 0..<count { words[i] = all[start + i] }
+    init(_ set: PageSet, stripe: Int) {
+        let first = stripe * pagesPerStripe
+        count = max(0, min(words.count, (set.pageCount - first + 63) / 64))
+        guard count > 0 else { return }
+        unsafe withMutableWords { unsafe set.copyWords(from: PageIndex(first), to: $0) }
     }
 
     var isEmpty: Bool {

@@ -51,7 +51,8 @@ extension MachineConfiguration {
     private static func memory(from decoder: inout PayloadDecoder) throws(StreamError) -> [Memory] {
         let count = try decoder.uint32()
         guard 1...UInt32(StreamFormat.regionLimit) ~= count else {
-            throw decoder.error(.invalid, "\(count) memory regions, where 1 to \(StreamFormat.regionLimit) are possible")
+            throw decoder.error(
+                .invalid, "\(count) memory regions, where 1 to \(StreamFormat.regionLimit) are possible")
         }
         var regions: [Memory] = []
         var lowest: UInt64 = 0
@@ -63,7 +64,8 @@ extension MachineConfiguration {
             guard length > 0, !wraps, end <= 1 << 52,
                 address % UInt64(pageByteCount) == 0, length % UInt64(pageByteCount) == 0
             else {
-                throw decoder.error(.invalid, "a memory region of \(length) bytes at \(GuestAddress(address)) makes no sense")
+                throw decoder.error(
+                    .invalid, "a memory region of \(length) bytes at \(GuestAddress(address)) makes no sense")
             }
             guard address >= lowest else {
                 throw decoder.error(.invalid, "memory regions overlap or are out of order")

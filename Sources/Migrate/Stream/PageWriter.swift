@@ -174,7 +174,7 @@ struct PageWriter: ~Copyable {
         guard vectorCount > 0 else { return }
         let batch = unsafe UnsafeMutableBufferPointer(start: vectors, count: vectorCount)
         if let recorder {
-            for unsafe vector in unsafe batch {
+            for unsafevector in unsafe batch {
                 unsafe recorder.append(UnsafeRawBufferPointer(start: vector.iov_base, count: vector.iov_len))
             }
         }

@@ -4,7 +4,9 @@
 public struct StreamError: Error, Equatable, CustomStringConvertible, Sendable {
     /// Can grow: switch with a default.
     public struct Code: Equatable, Sendable {
-        enum Value { case notAStream, unknownVersion, unknownFeature, damaged, truncated, unexpected, tooLarge, invalid }
+        enum Value {
+            case notAStream, unknownVersion, unknownFeature, damaged, truncated, unexpected, tooLarge, invalid
+        }
         let value: Value
 
         /// The first bytes are not a stream's.

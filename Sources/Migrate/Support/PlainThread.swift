@@ -9,20 +9,25 @@ public final class PlainThread: @unchecked Sendable {
 
     /// What the new thread takes over.
     private final class Start {
-        let name: String
         let body: () -> Void
 
-        init(name: String, body: @escaping () -> Void) {
-            self.name = name
-            self.body = body
-        }
+        init(_ body: @escaping () -> Void) { self.body = body }
     }
 
     /// Starts a thread with all signals blocked: kicks and terminations are for other threads.
-    /// - Parameter name: at most 15 bytes are shown by tools.
+    /// - Parameter name: for messages.
     public init(name: String, _ body: @escaping @Sendable () -> Void) throws {
+        handle = try Self.start(name, body)
+    }
+
+    /// Starts a thread that nobody waits for.
+    public static func detached(name: String, _ body: @escaping @Sendable () -> Void) throws {
+        pthread_detach(try start(name, body))
+    }
+
+    private static func start(_ name: String, _ body: @escaping () -> Void) throws -> pthread_t {
         var handle = pthread_t()
-        let start = unsafe Unmanaged.passRetained(Start(name: name, body: body))
+        let start = unsafe Unmanaged.passRetained(Start(body))
         var all = sigset_t()
         var before = sigset_t()
         // Blocked before the start, so that there is no moment in which the new thread could take one.
@@ -34,7 +39,7 @@ public final class PlainThread: @unchecked Sendable {
             unsafe start.release()
             throw TransportError(.failed, "cannot start thread \(name): \(errorText(result))")
         }
-        self.handle = handle
+        return handle
     }
 
     /// Waits for its end. Not from the thread itself, and once.

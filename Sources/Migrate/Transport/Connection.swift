@@ -71,12 +71,13 @@ public final class Connection: ByteSource, Sendable {
         var vectors = unsafe vectors[...]
         while unsafe !vectors.isEmpty {
             var message = unsafe msghdr()
-            let count: Int = unsafe vectors.withContiguousMutableStorageIfAvailable { part in
-                unsafe message.msg_iov = part.baseAddress
-                // IOV_MAX.
-                unsafe message.msg_iovlen = min(part.count, 1024)
-                return unsafe sendmsg(descriptor, &message, CInt(MSG_NOSIGNAL))
-            } ?? -1
+            let count: Int =
+                unsafe vectors.withContiguousMutableStorageIfAvailable { part in
+                    unsafe message.msg_iov = part.baseAddress
+                    // IOV_MAX.
+                    unsafe message.msg_iovlen = min(part.count, 1024)
+                    return unsafe sendmsg(descriptor, &message, CInt(MSG_NOSIGNAL))
+                } ?? -1
             if count < 0 {
                 let code = errno
                 if code == EINTR { continue }

@@ -1,0 +1,202 @@
+/// Carries out what the destination's hand-over machine decides. The long action, loading, is left to the coordinator;
+/// all others are done on whichever thread brought the event.
+
+import Logging
+import Synchronization
+
+final class DestinationHandOverDriver: Sendable {
+    /// What the pump takes: the machine's events, and what a connection brought, which may be an old one by now.
+    enum Input: Sendable {
+        case event(DestinationHandOver.Event)
+        case linkUp(Int)
+        case heard(Int, HandOverMessage)
+        case linkDown(Int, any Error)
+    }
+
+    /// What the coordinator waits for.
+    struct Situation: Sendable {
+        /// The attempt that is to be loaded.
+        var loadWanted: AttemptNumber?
+        /// The attempt whose load was called off.
+        var loadCalledOff: AttemptNumber?
+        var isRunning = false
+        var outcome: HandOverOutcome?
+        var doubt: HandOverDoubt?
+        var stop: DestinationHandOver.Stop?
+        var lostLink: (any Error)?
+        var refusedWish: HandOverObjection?
+    }
+
+    /// Instants of an attempt, for the report.
+    struct Stamps: Sendable {
+        var finalHeard: MonotonicInstant?
+        var lastPage: MonotonicInstant?
+        var loaded: MonotonicInstant?
+        var readySaid: MonotonicInstant?
+        var commitHeard: MonotonicInstant?
+        var firstEntry: MonotonicInstant?
+    }
+
+    let situation = Monitor(Situation())
+    let stamps = Mutex(Stamps())
+    private let machine: any MigratableMachine
+    private let link: ControlLink
+    private let record: @Sendable (HandOverLedger) throws -> Void
+    private let peer: String
+    private let logger: Logger
+    private let onVoid: @Sendable () -> Void
+    private let handOver: Mutex<DestinationHandOver>
+    private let timers = Mutex<TimerTable?>(nil)
+    private let pump = Mutex<EventPump<Input>?>(nil)
+
+    /// - Parameters:
+    ///   - record: writes the ledger durably.
+    ///   - onVoid: called when an attempt was taken back, before the source hears that it is understood.
+    init(
+        session: SessionIdentifier, timeouts: HandOverTimeouts, machine: any MigratableMachine, link: ControlLink,
+        peer: String, logger: Logger, record: @escaping @Sendable (HandOverLedger) throws -> Void,
+        onVoid: @escaping @Sendable () -> Void
+    ) throws {
+        handOver = Mutex(DestinationHandOver(session: session, timeouts: timeouts))
+        self.machine = machine
+        self.link = link
+        self.peer = peer
+        self.logger = logger
+        self.record = record
+        self.onVoid = onVoid
+        let pump = EventPump<Input> { [weak self] in self?.handle($0) }
+        self.pump.withLock { $0 = pump }
+        let table = try TimerTable { pump.submit(.event(.timer($0))) }
+        timers.withLock { $0 = table }
+    }
+
+    func submit(_ input: Input) { pump.withLock { $0 }?.submit(input) }
+    func submit(_ event: DestinationHandOver.Event) { submit(.event(event)) }
+
+    /// Ends the timers. Not from a thread of the timers.
+    func end() {
+        timers.withLock { table in
+            defer { table = nil }
+            return table
+        }?.end()
+    }
+
+    // MARK: - Events in
+
+    private func handle(_ input: Input) {
+        let event: DestinationHandOver.Event
+        switch input {
+        case .event(let plain): event = plain
+        case .linkUp(let generation):
+            guard link.isCurrent(generation) else { return }
+            event = .linkUp
+        case .heard(let generation, let message):
+            guard link.isCurrent(generation) else { return }
+            note(message)
+            event = .message(message)
+        case .linkDown(let generation, let error):
+            guard link.isCurrent(generation) else { return }
+            situation.update { $0.lostLink = error }
+            event = .linkDown
+        }
+        let actions = handOver.withLock { $0.handle(event) }
+        for action in actions { perform(action) }
+    }
+
+    private func note(_ message: HandOverMessage) {
+        stamps.withLock { stamps in
+            switch message.body {
+            case .final: stamps = Stamps(finalHeard: .now)
+            case .commit: stamps.commitHeard = stamps.commitHeard ?? .now
+            default: break
+            }
+        }
+    }
+
+    // MARK: - Actions out
+
+    private func perform(_ action: DestinationHandOver.Action) {
+        switch action {
+        case .load(let attempt, _): situation.update { $0.loadWanted = attempt }
+        case .cancelLoad:
+            situation.update { state in
+                state.loadCalledOff = state.loadWanted ?? self.handOver.withLock { $0.attempt }
+                state.loadWanted = nil
+            }
+        // The VM has no disk to lock.
+        case .lockDisks: submit(.disksLocked)
+        case .releaseDisks: break
+        case .runVM: run()
+        case .pauseVM:
+            do { _ = try machine.pause() } catch { logger.error("the VM could not be stopped: \(error)") }
+        case .discardCopy: break
+        case .record(let phase): writeLedger(phase)
+        case .note(let phase): try? record(ledger(phase))
+        case .send(let message): send(message)
+        case .startTimer(let timer, let duration): timers.withLock { $0?.start(timer, duration) }
+        case .cancelTimer(let timer): timers.withLock { $0?.cancel(timer) }
+        case .closeLink: link.close(because: TransportError(.closed, "\(peer) was silent for too long"))
+        case .reportDoubt(let doubt):
+            logger.warning("\(doubt.explanation)")
+            situation.update { $0.doubt = doubt }
+        case .doubtEnded: situation.update { $0.doubt = nil }
+        case .stayStopped(let stop): situation.update { $0.stop = stop }
+        case .object(let objection): situation.update { $0.refusedWish = objection }
+        case .ignored(let message, let why):
+            logger.debug("ignored \(message.body) of attempt \(message.attempt.rawValue): \(why)")
+        case .ended(let outcome): situation.update { $0.outcome = outcome }
+        }
+    }
+
+    private func run() {
+        do {
+            let entered = try machine.resume()
+            stamps.withLock { $0.firstEntry = MonotonicInstant(nanoseconds: entered) }
+            submit(.started)
+            situation.update { $0.isRunning = true }
+        } catch {
+            logger.error("the VM could not be started: \(error)")
+            submit(.startFailed)
+        }
+    }
+
+    private func send(_ message: HandOverMessage) {
+        switch message.body {
+        case .ready: stamps.withLock { $0.readySaid = .now }
+        case .voided: onVoid()
+        case .running:
+            // What the source cannot know travels with the news.
+            link.send(.timings(timings), .handover(message))
+            return
+        default: break
+        }
+        link.send(.handover(message))
+    }
+
+    /// This side's share of the downtime.
+    var timings: DestinationTimings {
+        let stamps = stamps.withLock { $0 }
+        func between(_ earlier: MonotonicInstant?, _ later: MonotonicInstant?) -> UInt64 {
+            guard let earlier, let later else { return 0 }
+            return (later - earlier).clampedNanoseconds
+        }
+        return DestinationTimings(
+            lastPage: between(stamps.finalHeard, stamps.lastPage), load: between(stamps.lastPage, stamps.loaded),
+            commitWait: between(stamps.readySaid, stamps.commitHeard),
+            run: between(stamps.commitHeard, stamps.firstEntry), firstEntry: stamps.firstEntry?.nanoseconds ?? 0)
+    }
+
+    private func writeLedger(_ phase: HandOverLedger.Phase) {
+        do {
+            try record(ledger(phase))
+            submit(.recorded(phase))
+        } catch {
+            logger.error("the decision could not be put on record: \(error)")
+            submit(.recordFailed(phase))
+        }
+    }
+
+    private func ledger(_ phase: HandOverLedger.Phase) -> HandOverLedger {
+        handOver.withLock { $0.ledger(phase, machine: machine.configuration.name, peer: peer) }
+    }
+}

@@ -1,0 +1,42 @@
+/// What a person may choose about a migration.
+
+/// Options of the sending side.
+public struct MigrationOptions: Sendable {
+    /// Connections that carry pages: 1 to 16; nil chooses by the machine's cores.
+    public var lanes: Int?
+    public var limits: MigrationLimits
+    public var timeouts: HandOverTimeouts
+    /// A folder that receives a copy of everything sent, one stream a connection, for `migratectl inspect`.
+    public var recordDirectory: String?
+    /// Writes the hand-over's ledger durably; a VM that is never restarted from it may leave it out.
+    public var recordLedger: @Sendable (HandOverLedger) throws -> Void
+
+    public init(
+        lanes: Int? = nil, limits: MigrationLimits = MigrationLimits(), timeouts: HandOverTimeouts = .init(),
+        recordDirectory: String? = nil, recordLedger: @escaping @Sendable (HandOverLedger) throws -> Void = { _ in }
+    ) {
+        self.lanes = lanes
+        self.limits = limits
+        self.timeouts = timeouts
+        self.recordDirectory = recordDirectory
+        self.recordLedger = recordLedger
+    }
+}
+
+/// Options of the receiving side.
+public struct ReceiveOptions: Sendable {
+    public var timeouts: HandOverTimeouts
+    /// How long a connection may take to say what it wants.
+    public var handshakeTimeout: Duration
+    /// Writes the hand-over's ledger durably.
+    public var recordLedger: @Sendable (HandOverLedger) throws -> Void
+
+    public init(
+        timeouts: HandOverTimeouts = .init(), handshakeTimeout: Duration = .seconds(5),
+        recordLedger: @escaping @Sendable (HandOverLedger) throws -> Void = { _ in }
+    ) {
+        self.timeouts = timeouts
+        self.handshakeTimeout = handshakeTimeout
+        self.recordLedger = recordLedger
+    }
+}

@@ -1,0 +1,63 @@
+/// Finding the destination again after the control connection broke.
+
+import Glibc
+import Logging
+import Synchronization
+
+extension OutgoingMigration {
+    /// Dials until it is linked or the session has ended: at once, then with pauses that grow to 2 s.
+    func redial(_ session: SessionIdentifier, _ link: ControlLink) {
+        let isFirst = redialling.withLock { state in
+            defer { state.isActive = true }
+            return !state.isActive && !state.hasEnded
+        }
+        guard isFirst else { return }
+        do {
+            let thread = try PlainThread(name: "redial") { [self] in
+                dial(session, link)
+                redialling.withLock { $0.isActive = false }
+            }
+            redialling.withLock { $0.threads.append(thread) }
+        } catch {
+            logger.error("cannot dial \(destination) again: \(error)")
+            redialling.withLock { $0.isActive = false }
+        }
+    }
+
+    /// Stops dialling and waits for it.
+    func finishRedialling() {
+        let threads = redialling.withLock { state in
+            state.hasEnded = true
+            defer { state.threads = [] }
+            return state.threads
+        }
+        for thread in threads { thread.join() }
+    }
+
+    private func dial(_ session: SessionIdentifier, _ link: ControlLink) {
+        var pause: UInt32 = 50_000
+        while !redialling.withLock({ $0.hasEnded }) {
+            guard let driver = wishes.withLock({ $0.driver }) else { return }
+            do {
+                let connection = try Connection.connect(to: destination)
+                connection.setReadTimeout(.seconds(5))
+                let writer = try RecordWriter(connection)
+                try writer.send(.rejoin(session))
+                let reader = ReaderHandle(RecordReader(connection))
+                _ = try reader.readStreamHeader()
+                guard case .rejoin(session)? = try reader.next() else {
+                    throw TransportError(.closed, "\(destination) does not know the session any more")
+                }
+                connection.setReadTimeout(nil)
+                let generation = try link.attach(connection, writer: writer, reader: reader)
+                logger.info("linked again to \(destination)")
+                driver.submit(.linkUp(generation))
+                return
+            } catch {
+                logger.debug("dialling \(destination): \(error)")
+                usleep(pause)
+                pause = min(pause * 2, 2_000_000)
+            }
+        }
+    }
+}

@@ -1,0 +1,106 @@
+/// The sending side of a live migration: what a VMM calls.
+
+import DirtyLog
+import Logging
+import Synchronization
+import Units
+
+/// One migration of one VM. `run` does it; everything else may be called meanwhile, from any thread.
+public final class OutgoingMigration: Sendable {
+    let machine: any MigratableMachine
+    let destination: Endpoint
+    let options: MigrationOptions
+    let logger: Logger
+    let limiter: BandwidthLimiter
+    let meter: MigrationMeter
+    let wishes = Mutex(Wishes())
+    let redialling = Mutex(Redialling())
+
+    /// The threads that dial after a break; one is active at a time.
+    struct Redialling {
+        var isActive = false
+        var hasEnded = false
+        var threads: [PlainThread] = []
+    }
+
+    /// What people asked for meanwhile.
+    struct Wishes: Sendable {
+        var limits: MigrationLimits
+        var isCancelled = false
+        var driver: SourceHandOverDriver?
+        var lanes: [SourceLane] = []
+        var connection: Connection?
+
+        init() { limits = MigrationLimits() }
+    }
+
+    /// - Parameters:
+    ///   - machine: runs, and goes on running until the hand-over.
+    ///   - destination: where a receiver listens.
+    public init(machine: any MigratableMachine, destination: Endpoint, options: MigrationOptions, logger: Logger) {
+        self.machine = machine
+        self.destination = destination
+        self.options = options
+        self.logger = logger
+        limiter = BandwidthLimiter(bytesPerSecond: options.limits.maxBandwidth)
+        meter = MigrationMeter(pagesTotal: machine.memory.reduce(0) { $0 + UInt64($1.pageCount) })
+        wishes.withLock { $0.limits = options.limits }
+    }
+
+    /// Moves the VM. Blocks until it runs at the destination, or runs on here, or a person has decided in doubt. If the
+    /// outcome is `completed` or `droppedHere`, the VM here is stopped and must never run again.
+    public func run() -> MigrationReport {
+        SourceCoordinator(self).run()
+    }
+
+    /// Ends the migration with the VM running here; without effect once COMMIT was said (then `false`).
+    @discardableResult
+    public func cancel() -> Bool {
+        let (driver, lanes, connection) = wishes.withLock { wishes in
+            wishes.isCancelled = true
+            return (wishes.driver, wishes.lanes, wishes.connection)
+        }
+        for lane in lanes { lane.interrupt() }
+        guard let driver else {
+            connection?.shutDown(because: TransportError(.shutDown, "the migration was cancelled"))
+            return true
+        }
+        driver.situation.update { $0.refusedWish = nil }
+        driver.submit(.cancel)
+        return driver.situation.read { $0.refusedWish != .alreadyCommitted }
+    }
+
+    /// New limits, from now on.
+    public func update(limits: MigrationLimits) {
+        wishes.withLock { $0.limits = limits }
+        limiter.setLimit(bytesPerSecond: limits.maxBandwidth)
+    }
+
+    /// The limits in force.
+    public var limits: MigrationLimits { wishes.withLock { $0.limits } }
+
+    /// A person's decision in doubt.
+    /// - Returns: nil if it was taken, or why not.
+    public func resolve(_ resolution: HandOverResolution) -> HandOverObjection? {
+        guard let driver = wishes.withLock({ $0.driver }) else { return .noDoubt }
+        driver.situation.update { $0.refusedWish = nil }
+        driver.submit(.resolve(resolution))
+        return driver.situation.read { $0.refusedWish }
+    }
+
+    /// Where it stands.
+    public var progress: MigrationProgress {
+        let (driver, lanes) = wishes.withLock { ($0.driver, $0.lanes) }
+        let counts = lanes.map { $0.currentProgress.counts }
+        return meter.progress(counts: counts, doubt: driver?.situation.read { $0.doubt })
+    }
+
+    /// The control connection is gone: lanes that wait for a dead peer would wait for ever.
+    func abandonLanes(because error: any Error) {
+        let reason = error as? TransportError ?? TransportError(.closed, "\(error)")
+        for lane in wishes.withLock({ $0.lanes }) {
+            lane.interrupt()
+            lane.connection.shutDown(because: reason)
+        }
+    }
+}

@@ -1,0 +1,201 @@
+/// A session at the destination, from WELCOME to the running VM.
+
+import Logging
+import Synchronization
+import Units
+
+/// What one accepted source has brought so far.
+final class ReceiverSession: Sendable {
+    /// What the control connection brought for the attempt under way.
+    private struct Arrived: Sendable {
+        var sections: [StateSection] = []
+        var stateBytes = 0
+        var digest: DigestRecord?
+        var progress: ProgressRecord?
+    }
+
+    let identifier: SessionIdentifier
+    let machine: any MigratableMachine
+    let configuration: MachineConfiguration
+    let lanesGranted: Int
+    let laneSecret: [UInt8]
+    let driver: DestinationHandOverDriver
+    private let link: ControlLink
+    private let memory: DestinationMemory
+    private let arrived = Mutex(Arrived())
+    private let lanes: Monitor<[Int: DestinationLane]>
+    private let logger: Logger
+
+    /// State that a source may make us keep, in bytes and in sections.
+    private static let stateLimit = 256 << 20
+    private static let sectionLimit = 8192
+
+    init(
+        identifier: SessionIdentifier, machine: any MigratableMachine, lanes wanted: Int, peer: String,
+        options: ReceiveOptions, logger: Logger
+    ) throws {
+        var generator = SystemRandomNumberGenerator()
+        let lanes = Monitor<[Int: DestinationLane]>([:])
+        let weakly = WeakSession()
+        let link = ControlLink { generation, happening in weakly.session?.take(happening, generation) }
+        self.identifier = identifier
+        self.machine = machine
+        self.lanes = lanes
+        self.link = link
+        self.logger = logger
+        configuration = machine.configuration
+        lanesGranted = wanted
+        laneSecret = (0..<32).map { _ in UInt8.random(in: .min ... .max, using: &generator) }
+        let regions = machine.memory
+        memory = DestinationMemory(
+            regions: regions, hashes: PageHashes(pageCounts: regions.map(\.pageCount)),
+            plan: LanePlan(laneCount: wanted))
+        driver = try DestinationHandOverDriver(
+            session: identifier, timeouts: options.timeouts, machine: machine, link: link, peer: peer, logger: logger,
+            record: options.recordLedger, onVoid: { weakly.session?.reopen() })
+        weakly.session = self
+    }
+
+    /// The control connection stands (again).
+    func attach(_ connection: Connection, writer: RecordWriter, reader: ReaderHandle) throws {
+        let generation = try link.attach(connection, writer: writer, reader: reader)
+        driver.submit(.linkUp(generation))
+    }
+
+    /// A lane has proved that it belongs here.
+    /// - Throws: `Refusal` for a lane that is not wanted.
+    func join(_ greeting: LaneGreeting, _ connection: Connection, _ reader: consuming RecordReader) throws {
+        let index = Int(greeting.lane)
+        guard greeting.session == identifier, constantTimeEqual(greeting.secret, laneSecret) else {
+            throw Refusal(.unknownSession, "the lane does not belong to the session here")
+        }
+        guard index < lanesGranted, lanes.read({ $0[index] }) == nil else {
+            throw Refusal(.protocolError, "lane \(index) was not granted, or is here already")
+        }
+        connection.setReadTimeout(nil)
+        let lane = try DestinationLane(
+            index: index, connection: connection, reader: reader, memory: memory,
+            onFailure: { [weak self] error in self?.laneFailed(index, error) })
+        lanes.update { $0[index] = lane }
+    }
+
+    private func laneFailed(_ index: Int, _ error: any Error) {
+        // Lanes end in many ways when a session ends; only a stream that is wrong ends the session.
+        guard error is StreamError else {
+            logger.debug("lane \(index) ended: \(error)")
+            return
+        }
+        logger.error("\(error)")
+        link.send(.refusal(Refusal(.protocolError, "\(error)")))
+        link.close(because: TransportError(.failed, "\(error)"))
+    }
+
+    // MARK: - What the control connection brings
+
+    private func take(_ happening: ControlLink.Happening, _ generation: Int) {
+        switch happening {
+        case .record(let record):
+            do {
+                try take(record, generation)
+            } catch {
+                logger.error("\(error)")
+                link.send(.refusal(Refusal(.protocolError, "\(error)")))
+                link.close(because: TransportError(.failed, "\(error)"))
+            }
+        case .down(let error): driver.submit(.linkDown(generation, error))
+        }
+    }
+
+    private func take(_ record: Record, _ generation: Int) throws {
+        switch record {
+        case .state(let section):
+            try arrived.withLock { arrived in
+                // The first section of an attempt: what an earlier one brought is void.
+                if arrived.digest != nil { arrived = Arrived(progress: arrived.progress) }
+                arrived.stateBytes += section.bytes.count
+                guard arrived.stateBytes <= Self.stateLimit, arrived.sections.count < Self.sectionLimit else {
+                    throw StreamError(.tooLarge, "the VM's state is larger than \(Self.stateLimit) bytes")
+                }
+                arrived.sections.append(section)
+            }
+        case .digest(let digest): arrived.withLock { $0.digest = digest }
+        case .handover(let message): driver.submit(.heard(generation, message))
+        case .progress(let progress): arrived.withLock { $0.progress = progress }
+        case .end: break
+        default: throw StreamError(.unexpected, "a \(record.type) record where none may stand")
+        }
+    }
+
+    // MARK: - Loading
+
+    /// Waits for the last pages, checks the digest and restores the state.
+    /// - Returns: the digest of what arrived; nil if the attempt was called off meanwhile.
+    /// - Throws: what keeps the VM from running here.
+    func load(_ attempt: AttemptNumber) throws -> MemoryDigest? {
+        let driver = driver
+        let isCalledOff: @Sendable () -> Bool = { driver.situation.read { $0.loadCalledOff == attempt } }
+        let (sections, digest) = arrived.withLock { ($0.sections, $0.digest) }
+        guard let digest else { throw StreamError(.unexpected, "FINAL came without a digest") }
+        guard digest.pageCount == memory.hashes.pageCount else {
+            throw StreamError(.invalid, "the digest covers \(digest.pageCount) pages, not \(memory.hashes.pageCount)")
+        }
+        let all = lanes.read { $0 }
+        guard all.count == lanesGranted else {
+            throw StreamError(.unexpected, "FINAL came when \(all.count) of \(lanesGranted) lanes were open")
+        }
+        var shares: [DigestShare] = []
+        for lane in all.values {
+            guard let share = try lane.close(atEpoch: digest.epoch, isCancelled: isCalledOff) else { return nil }
+            shares.append(share)
+        }
+        driver.stamps.withLock { $0.lastPage = .now }
+        let found = memory.hashes.digest(shares)
+        // A wrong digest is the hand-over's to refuse; the state need not be loaded for it.
+        if found == digest.digest { try machine.restoreState(sections) }
+        driver.stamps.withLock { $0.loaded = .now }
+        return found
+    }
+
+    /// An attempt was taken back: pages may come again.
+    private func reopen() {
+        for lane in lanes.read({ $0.values }) { lane.open() }
+    }
+
+    // MARK: - For people, and the end
+
+    var progress: ReceiveProgress {
+        let counts = lanes.read { $0.values.map(\.currentCounts) }.reduce(into: PageCounts()) { $0.add($1) }
+        return ReceiveProgress(
+            machine: configuration.name, pagesTotal: memory.hashes.pageCount, pagesReceived: counts.pages,
+            bytesReceived: counts.bytes, round: arrived.withLock { $0.progress.map { Int($0.round) } },
+            isRunning: driver.situation.read { $0.isRunning },
+            doubt: driver.situation.read { $0.doubt?.explanation })
+    }
+
+    /// Ends all threads of the session. Not from one of them.
+    func end() {
+        for lane in lanes.read({ $0.values }) { lane.leave() }
+        link.end(because: TransportError(.shutDown, "the session is over"))
+        driver.end()
+    }
+}
+
+/// Breaks the circle between a session and what calls it back.
+private final class WeakSession: Sendable {
+    private let box = Mutex<WeakBox>(WeakBox())
+
+    private struct WeakBox: Sendable {
+        weak var session: ReceiverSession?
+    }
+
+    var session: ReceiverSession? {
+        get { box.withLock { $0.session } }
+        set { box.withLock { $0.session = newValue } }
+    }
+}
+
+/// Compares secrets without telling by time where they differ.
+func constantTimeEqual(_ a: [UInt8], _ b: [UInt8]) -> Bool {
+    guard a.count == b.count else { return false }
+    return zip(a, b).reduce(UInt8(0)) { $0 | ($1.0 ^ $1.1) } == 0
+}

@@ -1,0 +1,238 @@
+/// Pre-copy: rounds until the policy says stop, then the attempt to hand over.
+
+import DirtyLog
+import Logging
+import Synchronization
+import Units
+
+extension SourceCoordinator {
+    /// Failed attempts after which the migration is given up.
+    private static let attemptLimit = 5
+    /// Pages up to which a pass is sent by the coordinator itself: a lane's thread would wake up later than that.
+    static let smallPass = 128
+
+    func copyAndHandOver() throws {
+        while true {
+            try checkWishes()
+            try harvest()
+            let limits = migration.limits
+            let residue = pendingPages
+            switch decide(residue: residue, limits: limits) {
+            case .anotherRound:
+                try sendRound(residue)
+            case .stopAndCopy where seenEpoch < epoch:
+                // What is still on its way would be waited for in the pause.
+                try drain()
+            case .stopAndCopy:
+                if try handOver(limits) { return }
+            case .giveUp(let reason):
+                throw MigrationError(.notConverging, reason)
+            }
+        }
+    }
+
+    var pendingPages: Int { pending.reduce(0) { $0 + $1.count } }
+
+    /// Adds what the guest wrote to `pending`.
+    func harvest() throws {
+        guard let tracker else { return }
+        do {
+            if case .invalid(let reason) = try tracker.harvest(into: &pending) {
+                logger.warning("the dirty log is not trusted any more (\(reason)); all pages are sent again")
+                for region in pending.indices { pending[region].insertAll() }
+            }
+        } catch {
+            throw MigrationError(.failed, "the dirty log cannot be read: \(error)")
+        }
+    }
+
+    /// Throws if somebody cancelled or the link is gone.
+    func checkWishes() throws {
+        guard let driver else { return }
+        let lost = driver.situation.read { $0.lostLink }
+        if let lost { throw MigrationError(.peerLost, "\(lost); the VM runs on here") }
+        if migration.wishes.withLock({ $0.isCancelled }) {
+            throw MigrationError(.cancelled, "the migration was cancelled; the VM runs on here")
+        }
+    }
+
+    // MARK: - Rounds
+
+    private func sendRound(_ pages: Int) throws {
+        let index = rounds.count
+        let before = totals
+        migration.meter.beginRound(index, pages: UInt64(pages), sentBefore: before.pages)
+        let begun = MonotonicInstant.now
+        let isFirst = index == 0
+        try pass(findsHoles: isFirst, isPaused: false, pages: pages)
+        if pages < 16 * pagesPerStripe { try drain() }
+        let sent = totals
+        let duration = MonotonicInstant.now - begun
+        rounds.append(
+            RoundReport(
+                index: index, pages: sent.pages - before.pages, zeroPages: sent.zeroPages - before.zeroPages,
+                bytes: sent.bytes - before.bytes, seconds: duration.inSeconds, dirtiedPages: 0))
+    }
+
+    /// Sends `pending` over all lanes, behind it a marker, and empties it.
+    func pass(findsHoles: Bool, isPaused: Bool, pages: Int) throws {
+        epoch += 1
+        let work = LanePass(pages: pending, findsHoles: findsHoles, isPaused: isPaused, epoch: epoch)
+        do {
+            if pages <= Self.smallPass {
+                for lane in lanes { try lane.runHere(work) }
+            } else {
+                for lane in lanes { lane.begin(work) }
+                var failure: (any Error)?
+                for lane in lanes {
+                    do { try lane.finishPass() } catch { failure = failure ?? error }
+                }
+                if let failure { throw failure }
+            }
+        } catch {
+            throw laneFailure(error)
+        }
+        for region in pending.indices { pending[region].removeAll() }
+    }
+
+    /// Waits until everything sent is in the destination's memory.
+    func drain() throws {
+        do {
+            while seenEpoch < epoch {
+                for lane in lanes { try lane.awaitSeen(epoch: seenEpoch + 1) }
+                seenEpoch += 1
+            }
+        } catch {
+            throw laneFailure(error)
+        }
+    }
+
+    /// What a lane's error means: somebody's wish, a refusal, or a lost peer.
+    private func laneFailure(_ error: any Error) -> any Error {
+        do { try checkWishes() } catch { return error }
+        switch error {
+        case let refusal as Refusal: return MigrationError(.refused, "the destination refused: \(refusal.reason)")
+        case let error as TransportError: return MigrationError(.peerLost, "\(error); the VM runs on here")
+        case let error as StreamError: return MigrationError(.peerLost, "\(error); the VM runs on here")
+        default: return MigrationError(.failed, "\(error)")
+        }
+    }
+
+    var totals: PageCounts {
+        lanes.reduce(into: PageCounts()) { $0.add($1.currentProgress.counts) }
+    }
+
+    // MARK: - The attempt
+
+    /// Tries to hand over. True when it is done, false when rounds go on.
+    private func handOver(_ limits: MigrationLimits) throws -> Bool {
+        guard let driver else { return true }
+        attempts += 1
+        migration.meter.enter(.handingOver)
+        driver.situation.update { state in
+            state.failure = nil
+            state.mayTryAgain = false
+        }
+        driver.submit(.stopAndCopy(readyWithin: max(limits.maxDowntime * 2, .milliseconds(200))))
+        while true {
+            let next: AttemptStep? = driver.situation.wait { state in
+                if let attempt = state.lastPagesWanted {
+                    state.lastPagesWanted = nil
+                    return .sendLastPages(attempt)
+                }
+                if state.outcome != nil { return .ended }
+                if state.failure != nil, state.mayTryAgain || state.lostLink != nil { return .failed }
+                return nil
+            }
+            switch next {
+            case .sendLastPages(let attempt):
+                do {
+                    driver.submit(.lastPagesSent(attempt, try sendLastPages()))
+                } catch {
+                    logger.info("the last pages could not be sent: \(error)")
+                    driver.submit(.lastPagesFailed(attempt))
+                }
+            case .failed:
+                try judgeFailure(driver)
+                return false
+            case .ended, nil:
+                return try concludeAttempt(driver)
+            }
+        }
+    }
+
+    private enum AttemptStep {
+        case sendLastPages(AttemptNumber)
+        case failed
+        case ended
+    }
+
+    /// The VM stands still: state, last pages, digest.
+    private func sendLastPages() throws -> MemoryDigest {
+        let begun = MonotonicInstant.now
+        let before = totals
+        try harvest()
+        let early = pendingPages > Self.smallPass
+        // A large residue is on its way while the state is captured; a small one is not worth waking the lanes for.
+        if early { for lane in lanes { lane.begin(LanePass(pages: pending, findsHoles: false, isPaused: true)) } }
+        let logged = MonotonicInstant.now
+        let state = Result { try migration.machine.captureState() }
+        let captured = MonotonicInstant.now
+        if early {
+            var failure: (any Error)?
+            for lane in lanes {
+                do { try lane.finishPass() } catch { failure = failure ?? error }
+            }
+            if let failure { throw failure }
+            for region in pending.indices { pending[region].removeAll() }
+        }
+        let sections = try state.get()
+        // Draining devices and capturing writes to guest memory too (DESIGN section 10): look again.
+        try harvest()
+        driver?.sendState(sections)
+        try pass(findsHoles: false, isPaused: true, pages: pendingPages)
+        let digest = hashes.digest(lanes.map { $0.currentProgress.share })
+        driver?.sendDigest(DigestRecord(digest: digest, pageCount: hashes.pageCount, epoch: epoch))
+        agreedDigest = digest
+        let sent = MonotonicInstant.now
+        downtimeBytes = totals.bytes - before.bytes
+        phases.lastLog = (logged - begun).milliseconds
+        phases.capture = (captured - logged).milliseconds
+        phases.residue = (sent - captured).milliseconds
+        return digest
+    }
+
+    /// The attempt failed and the VM runs on: once more, or give up.
+    private func judgeFailure(_ driver: SourceHandOverDriver) throws {
+        agreedDigest = nil
+        try checkWishes()
+        // What the failed attempt sent may have changed since; the log knows. What it did not send is still pending.
+        if seenEpoch < epoch { try drain() }
+        let failure = driver.situation.read { $0.failure }
+        switch failure {
+        case .refused(let reason):
+            throw MigrationError(.refused, "the destination could not take the VM over (\(reason)); it runs on here")
+        case .digestMismatch:
+            throw MigrationError(.failed, "the destination's memory differs from ours; the VM runs on here")
+        case .pauseFailed, .releaseFailed, .recordFailed:
+            throw MigrationError(.failed, "the hand-over failed here (see the log); the VM runs on")
+        default:
+            guard attempts < Self.attemptLimit else {
+                throw MigrationError(.notConverging, "\(attempts) attempts to hand over failed; the VM runs on here")
+            }
+        }
+    }
+
+    private func concludeAttempt(_ driver: SourceHandOverDriver) throws -> Bool {
+        switch driver.situation.read({ $0.outcome }) {
+        case .handedOver, .resolvedHere, .droppedHere, nil: return true
+        default:
+            try checkWishes()
+            throw MigrationError(.cancelled, "the migration was cancelled; the VM runs on here")
+        }
+    }
+}
+
+extension Duration {
+    var milliseconds: Double { inSeconds * 1000 }
+}
