@@ -89,7 +89,10 @@ let package = Package(
         .testTarget(name: "KVMTests", dependencies: ["CKVM", "KVM", "Units"], swiftSettings: program),
         .testTarget(name: "VMStateTests", dependencies: ["CKVM", "KVM", "VMState", "Units"], swiftSettings: program),
         .testTarget(name: "DirtyLogTests", dependencies: ["CKVM", "DirtyLog", "KVM", "Units"], swiftSettings: program),
-        .testTarget(name: "MigrateTests", dependencies: ["DirtyLog", "Migrate", "Units"], swiftSettings: program),
+        .testTarget(
+            name: "MigrateTests",
+            dependencies: ["DirtyLog", "Migrate", "Units", .product(name: "Logging", package: "swift-log")],
+            swiftSettings: program),
         .testTarget(
             name: "MachineTests",
             dependencies: ["CKVM", "DirtyLog", "KVM", "Machine", "Migrate", "Units", "VMState"],

@@ -52,7 +52,7 @@ final class MigrationMeter: Sendable {
             if !counts.isEmpty { state.last = counts.reduce(into: PageCounts()) { $0.add($1) } }
             let total = state.last
             state.marks.append((now, total.bytes))
-            state.marks.removeAll { now - $0.at > .seconds(2) && state.marks.count > 2 }
+            if state.marks.count > 2 { state.marks.removeAll { now - $0.at > .seconds(2) } }
             var rate = 0.0
             if let first = state.marks.first, now - first.at > .milliseconds(50) {
                 rate = Double(total.bytes - min(first.bytes, total.bytes)) / (now - first.at).inSeconds

@@ -139,8 +139,10 @@ final class DestinationLane: @unchecked Sendable {
         let base = unsafe memory.regions[head.region].base + run.start.byteOffset
         switch head.encoding {
         case .raw:
-            for unsafe(i, hash) in unsafe reader.pageHashes.enumerated() {
-                memory.hashes.store(hash, region: head.region, page: run.start.rawValue + i, share: &share)
+            let hashes = unsafe reader.pageHashes
+            for i in 0..<run.count {
+                unsafe memory.hashes.store(
+                    hashes[i], region: head.region, page: run.start.rawValue + i, share: &share)
             }
             try unsafe reader.readPages(into: UnsafeMutableRawBufferPointer(start: base, count: run.byteCount))
         case .zero:

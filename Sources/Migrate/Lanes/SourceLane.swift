@@ -54,6 +54,9 @@ final class SourceLane: @unchecked Sendable {
     private var writer: PageWriter
     private var reader: RecordReader
     private var share = DigestShare()
+    /// Markers sent that the destination has not answered. The lane's thread adds during a pass, the coordinator
+    /// takes between passes.
+    private var unseen: [LaneEpoch] = []
     private var thread: PlainThread?
     /// Set to stop a pass between two stripes.
     private let stops = Atomic<Bool>(false)
@@ -105,12 +108,9 @@ final class SourceLane: @unchecked Sendable {
     func awaitSeen(epoch: UInt64) throws {
         switch try reader.next() {
         case .record(.epochSeen(let seen)):
-            let counts = writer.counts
-            guard seen.epoch == epoch, seen.pages == counts.pages, seen.zeroPages == counts.zeroPages else {
+            guard !unseen.isEmpty, seen == unseen.removeFirst(), seen.epoch == epoch else {
                 throw StreamError(
-                    .invalid,
-                    "lane \(index) sent \(counts.pages) pages to epoch \(epoch); the destination counts \(seen.pages) "
-                        + "to epoch \(seen.epoch)")
+                    .invalid, "lane \(index): the destination's count of pages to epoch \(seen.epoch) is not ours")
             }
         case .record(.refusal(let refusal)): throw refusal
         case nil: throw connection.endOfInput()
@@ -171,8 +171,9 @@ final class SourceLane: @unchecked Sendable {
         }
         try writer.flush()
         if let epoch = pass.epoch {
-            let counts = writer.counts
-            try writer.send(.epoch(LaneEpoch(epoch: epoch, pages: counts.pages, zeroPages: counts.zeroPages)))
+            let marker = LaneEpoch(epoch: epoch, pages: writer.counts.pages, zeroPages: writer.counts.zeroPages)
+            unseen.append(marker)
+            try writer.send(.epoch(marker))
         }
         publish()
     }

@@ -27,6 +27,7 @@ struct PageWriter: ~Copyable {
     /// Heads of the records gathered.
     private let heads: UnsafeMutableRawPointer
     private var headBytes = 0
+    private var zeroRuns = 0
     /// What one write sends: head, contents, head, contents...
     private let vectors: UnsafeMutablePointer<iovec>
     private var vectorCount = 0
@@ -39,9 +40,11 @@ struct PageWriter: ~Copyable {
 
     private static let contentPagesLimit = 64
     private static let headLength = StreamFormat.recordHeaderLength + StreamFormat.pagesHeadLength
-    /// Each gathered page can need a raw head and a zero head.
-    private static let headBytesLimit = contentPagesLimit * (2 * headLength + 8) + 4 * headLength
-    private static let vectorLimit = 4 * contentPagesLimit + 8
+    /// Zero runs gathered at most: each needs a head and a vector.
+    private static let zeroRunsLimit = 128
+    /// Each gathered page can need a raw head of its own.
+    private static let headBytesLimit = contentPagesLimit * (headLength + 8) + zeroRunsLimit * headLength
+    private static let vectorLimit = 2 * contentPagesLimit + zeroRunsLimit
 
     /// Opens the stream with its header and a first record.
     init(_ connection: Connection, greeting: Record, recorder: StreamRecorder?) throws {
@@ -75,6 +78,8 @@ struct PageWriter: ~Copyable {
         var zeroStart = run.start.rawValue
         var zeroCount = 0
         for page in run.start.rawValue..<run.end.rawValue {
+            // Before the copy: a flush between a page's copy and its account would lose it.
+            if zeroRuns == Self.zeroRunsLimit { try flush() }
             var hash: UInt64 = 0
             let slot = unsafe contents + contentPages * pageByteCount
             if unsafe mk_copy_hash_page(slot, base + page * pageByteCount, &hash) {
@@ -87,10 +92,11 @@ struct PageWriter: ~Copyable {
                 continue
             }
             if zeroCount > 0 {
-                try putZero(PageRun(start: PageIndex(zeroStart), count: zeroCount), region: region)
+                putZero(PageRun(start: PageIndex(zeroStart), count: zeroCount), region: region)
                 zeroCount = 0
             }
-            if runCount == 0 || runRegion != region || runStart + runCount != page {
+            // A record does not cross stripes: they may belong to different lanes.
+            if runCount == 0 || runRegion != region || runStart + runCount != page || page % pagesPerStripe == 0 {
                 closeRun()
                 runRegion = region
                 runStart = page
@@ -102,7 +108,8 @@ struct PageWriter: ~Copyable {
             if contentPages == Self.contentPagesLimit { try flush() }
         }
         if zeroCount > 0 {
-            try putZero(PageRun(start: PageIndex(zeroStart), count: zeroCount), region: region)
+            if zeroRuns == Self.zeroRunsLimit { try flush() }
+            putZero(PageRun(start: PageIndex(zeroStart), count: zeroCount), region: region)
         }
     }
 
@@ -112,15 +119,13 @@ struct PageWriter: ~Copyable {
         for page in run.start.rawValue..<run.end.rawValue {
             _ = hashes.storeZero(region: region, page: page, share: &share)
         }
-        try putZero(run, region: region)
+        if zeroRuns == Self.zeroRunsLimit { try flush() }
+        putZero(run, region: region)
     }
 
-    private mutating func putZero(_ run: PageRun, region: Int) throws {
-        if headBytes + 2 * Self.headLength + 8 * Self.contentPagesLimit > Self.headBytesLimit
-            || vectorCount + 4 > Self.vectorLimit
-        {
-            try flush()
-        }
+    /// The head of a zero run; there is room for it.
+    private mutating func putZero(_ run: PageRun, region: Int) {
+        zeroRuns += 1
         let head = unsafe heads + headBytes
         unsafe putHead(head, encoding: .zero, region: region, run: run, length: StreamFormat.pagesHeadLength)
         unsafe framer.seal(head, length: Self.headLength)
@@ -174,12 +179,13 @@ struct PageWriter: ~Copyable {
         guard vectorCount > 0 else { return }
         let batch = unsafe UnsafeMutableBufferPointer(start: vectors, count: vectorCount)
         if let recorder {
-            for unsafevector in unsafe batch {
-                unsafe recorder.append(UnsafeRawBufferPointer(start: vector.iov_base, count: vector.iov_len))
+            for i in 0..<batch.count {
+                unsafe recorder.append(UnsafeRawBufferPointer(start: batch[i].iov_base, count: batch[i].iov_len))
             }
         }
         vectorCount = 0
         headBytes = 0
+        zeroRuns = 0
         contentPages = 0
         try unsafe connection.write(batch)
     }

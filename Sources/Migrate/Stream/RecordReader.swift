@@ -174,7 +174,7 @@ struct RecordReader: ~Copyable {
         if total <= Self.capacity {
             guard try fill(atLeast: total) else { throw truncated("within a record's payload") }
             let covered = unsafe buffer[start + RecordHeader.coveredOffset..<start + total]
-            let sum = unsafe mk_hash(UnsafeRawBufferPointer(rebasing: covered).baseAddress!, covered.count, seed)
+            let sum = unsafe hashBytes(UnsafeRawBufferPointer(rebasing: covered), seed: seed)
             guard sum == header.checksum else { throw damaged(header) }
             let payload = unsafe Array(buffer[start + StreamFormat.recordHeaderLength..<start + total])
             consume(total)
@@ -233,7 +233,7 @@ struct RecordReader: ~Copyable {
         guard try fill(atLeast: covered) else { throw truncated("within a PAGES record") }
         let checked = unsafe UnsafeRawBufferPointer(
             rebasing: buffer[start + RecordHeader.coveredOffset..<start + covered])
-        guard unsafe mk_hash(checked.baseAddress!, checked.count, seed) == header.checksum else {
+        guard unsafe hashBytes(checked, seed: seed) == header.checksum else {
             throw damaged(header)
         }
         guard let encoding = PageEncoding(rawValue: encodingNumber) else {
@@ -269,7 +269,8 @@ struct RecordReader: ~Copyable {
     private mutating func fill(atLeast count: Int) throws -> Bool {
         guard end - start < count else { return true }
         if start > 0 {
-            unsafe buffer.baseAddress!.copyMemory(from: buffer.baseAddress! + start, byteCount: end - start)
+            // Source and target may overlap: copyMemory allows it.
+            unsafe buffer.copyMemory(from: UnsafeRawBufferPointer(rebasing: buffer[start..<end]))
             end -= start
             start = 0
         }

@@ -172,8 +172,12 @@ struct RecordHeader {
 
 /// XXH3-64 of an array.
 func hashBytes(_ bytes: [UInt8], seed: UInt64 = 0) -> UInt64 {
-    unsafe bytes.withUnsafeBytes { buffer in
-        guard let base = buffer.baseAddress else { return unsafe mk_hash(UnsafeRawPointer(bitPattern: 8)!, 0, seed) }
-        return unsafe mk_hash(base, buffer.count, seed)
-    }
+    unsafe bytes.withUnsafeBytes { unsafe hashBytes($0, seed: seed) }
+}
+
+/// XXH3-64 of bytes that nobody changes meanwhile.
+func hashBytes(_ bytes: UnsafeRawBufferPointer, seed: UInt64) -> UInt64 {
+    var nothing: UInt8 = 0
+    guard let base = bytes.baseAddress else { return unsafe mk_hash(&nothing, 0, seed) }
+    return unsafe mk_hash(base, bytes.count, seed)
 }

@@ -170,9 +170,11 @@ private struct SocketAddress {
     }
 
     func withPointer<R>(_ body: (UnsafePointer<sockaddr>, socklen_t) -> R) -> R {
-        unsafe bytes.withUnsafeBytes { raw in
-            // SAFETY: `bytes` came from a sockaddr of this family, and is at least as long as `sockaddr`.
-            unsafe body(raw.baseAddress!.assumingMemoryBound(to: sockaddr.self), socklen_t(raw.count))
+        var storage = sockaddr_storage()
+        let length = min(bytes.count, MemoryLayout<sockaddr_storage>.size)
+        unsafe withUnsafeMutableBytes(of: &storage) { unsafe $0.copyBytes(from: bytes.prefix(length)) }
+        return unsafe withUnsafePointer(to: &storage) { pointer in
+            unsafe pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) { unsafe body($0, socklen_t(length)) }
         }
     }
 
@@ -189,10 +191,11 @@ private struct SocketAddress {
     static func describe(_ storage: sockaddr_storage, _ length: socklen_t) -> String? {
         guard let port = port(storage) else { return nil }
         var host = [CChar](repeating: 0, count: Int(NI_MAXHOST))
-        let result = unsafe withUnsafeBytes(of: storage) { raw in
-            unsafe getnameinfo(
-                raw.baseAddress!.assumingMemoryBound(to: sockaddr.self), length, &host, socklen_t(host.count), nil, 0,
-                NI_NUMERICHOST)
+        var storage = storage
+        let result = unsafe withUnsafePointer(to: &storage) { pointer in
+            unsafe pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) { address in
+                unsafe getnameinfo(address, length, &host, socklen_t(host.count), nil, 0, NI_NUMERICHOST)
+            }
         }
         guard result == 0 else { return nil }
         let name = String(decoding: host.prefix { $0 != 0 }.map(UInt8.init(bitPattern:)), as: UTF8.self)

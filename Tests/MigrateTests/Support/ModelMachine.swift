@@ -1,0 +1,200 @@
+/// A VM without KVM: memory, a thread that writes it, and a dirty log that is kept by hand. The engine cannot tell it
+/// from a real one, and it runs where there is no /dev/kvm.
+
+import DirtyLog
+import Glibc
+import Migrate
+import Synchronization
+import Units
+
+final class ModelMachine: MigratableMachine, @unchecked Sendable {
+    let configuration: MachineConfiguration
+    let memory: [MemoryRegion]
+    /// Counts writes; part of the state that moves.
+    private(set) var counter: UInt64 = 0
+    private let written: [AtomicPageSet]
+    private let mappings: [(UnsafeMutableRawPointer, Int)]
+    private let writing = Mutex(Writing())
+    private let stops = Atomic<Bool>(true)
+    /// Pages per second that its thread writes; 0 for none.
+    let pagesPerSecond: Int
+    private var thread: PlainThread?
+    var captureFailure: (any Error)?
+    var restoreFailure: (any Error)?
+    private(set) var isRunning = false
+
+    private struct Writing { var generator = Xorshift(seed: 0x1234_5678_9ABC_DEF1) }
+
+    init(configuration: MachineConfiguration, pagesPerSecond: Int = 0) {
+        self.configuration = configuration
+        self.pagesPerSecond = pagesPerSecond
+        mappings = configuration.memory.map { region in
+            let length = Int(region.byteCount)
+            let base = mmap(nil, length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
+            precondition(base != MAP_FAILED)
+            return (base!, length)
+        }
+        memory = zip(configuration.memory, mappings).map { region, mapping in
+            MemoryRegion(guestAddress: region.guestAddress, byteCount: mapping.1, base: mapping.0)
+        }
+        written = memory.map { AtomicPageSet(pageCount: $0.pageCount) }
+    }
+
+    deinit {
+        _ = try? pause()
+        for (base, length) in mappings { munmap(base, length) }
+    }
+
+    /// Fills `share` of memory with content that does not compress, and leaves the rest untouched.
+    func fill(share: Double) {
+        var generator = Xorshift(seed: 42)
+        for region in memory {
+            let words = region.base.assumingMemoryBound(to: UInt64.self)
+            for page in 0..<region.pageCount where Double(generator.next() % 1000) < share * 1000 {
+                for word in 0..<512 { words[page * 512 + word] = generator.next() }
+            }
+        }
+    }
+
+    func makeDirtyTracker() throws -> any DirtyTracker { ModelTracker(written: written) }
+
+    func readPopulation(region: Int, firstPage: PageIndex, words: UnsafeMutableBufferPointer<UInt64>) throws {
+        for i in words.indices { words[i] = 0 }
+        var resident = [UInt8](repeating: 0, count: words.count * 64)
+        let pages = min(resident.count, memory[region].pageCount - firstPage.rawValue)
+        precondition(mincore(memory[region].base + firstPage.byteOffset, pages * pageByteCount, &resident) == 0)
+        for page in 0..<pages where resident[page] & 1 != 0 { words[page / 64] |= 1 << UInt64(page % 64) }
+    }
+
+    func populateMemory(isCancelled: @Sendable () -> Bool) throws {}
+
+    func pause() throws -> UInt64 {
+        stops.store(true, ordering: .releasing)
+        thread?.join()
+        thread = nil
+        isRunning = false
+        return MonotonicInstant.now.nanoseconds
+    }
+
+    func resume() throws -> UInt64 {
+        precondition(!isRunning, "resumed twice")
+        isRunning = true
+        stops.store(false, ordering: .releasing)
+        if pagesPerSecond > 0 { thread = try PlainThread(name: "model") { [unowned self] in write() } }
+        return MonotonicInstant.now.nanoseconds
+    }
+
+    func captureState() throws -> [StateSection] {
+        if let captureFailure { throw captureFailure }
+        // Capturing writes guest memory, as KVM's does.
+        touch(region: 0, page: 1)
+        return [
+            StateSection(
+                name: "model", version: 1, bytes: withUnsafeBytes(of: counter.littleEndian) { Array($0) })
+        ]
+    }
+
+    func restoreState(_ sections: [StateSection]) throws {
+        if let restoreFailure { throw restoreFailure }
+        counter = sections[0].bytes.reversed().reduce(0) { $0 << 8 | UInt64($1) }
+    }
+
+    /// All of memory as one hash, to compare two machines.
+    func fingerprint() -> [UInt64] {
+        memory.map { region in
+            let words = region.base.assumingMemoryBound(to: UInt64.self)
+            var sum: UInt64 = 0
+            for i in 0..<region.byteCount / 8 { sum = (sum ^ words[i]) &* 0x9E37_79B9_7F4A_7C15 &+ UInt64(i) }
+            return sum
+        }
+    }
+
+    private func write() {
+        let begun = MonotonicInstant.now
+        var done = 0
+        while !stops.load(ordering: .acquiring) {
+            let due = Int((MonotonicInstant.now - begun).inSeconds * Double(pagesPerSecond))
+            while done < due, !stops.load(ordering: .relaxed) {
+                let random = writing.withLock { $0.generator.next() }
+                let region = Int(random % UInt64(memory.count))
+                touch(region: region, page: Int(random >> 8) % memory[region].pageCount)
+                done += 1
+            }
+            usleep(200)
+        }
+    }
+
+    private func touch(region: Int, page: Int) {
+        counter += 1
+        memory[region].base.storeBytes(
+            of: counter, toByteOffset: page * pageByteCount + 8 * (page % 512), as: UInt64.self)
+        // After the write: a harvest that comes between sees it next time.
+        written[region].insert(PageIndex(page))
+    }
+}
+
+/// A log without a kernel.
+final class ModelTracker: DirtyTracker {
+    private let written: [AtomicPageSet]
+    private let firstIsFull = Mutex(false)
+
+    init(written: [AtomicPageSet]) { self.written = written }
+
+    func start(allSet: Bool) throws { firstIsFull.withLock { $0 = allSet } }
+
+    func harvest(into sets: inout [PageSet]) throws -> HarvestResult {
+        let isFull = firstIsFull.withLock { full in
+            defer { full = false }
+            return full
+        }
+        for region in written.indices {
+            written[region].drain(into: &sets[region])
+            if isFull { sets[region].insertAll() }
+        }
+        return .complete
+    }
+
+    func rearm(region: Int, firstPage: PageIndex, words: UnsafeBufferPointer<UInt64>) throws {}
+    func markWritten(region: Int, run: PageRun) { written[region].insert(run) }
+    func stop() throws {}
+}
+
+/// A small generator with a seed, for content that repeats.
+struct Xorshift: RandomNumberGenerator {
+    private var state: UInt64
+
+    init(seed: UInt64) { state = seed | 1 }
+
+    mutating func next() -> UInt64 {
+        state ^= state << 13
+        state ^= state >> 7
+        state ^= state << 17
+        return state
+    }
+}
+
+/// Builds models.
+struct ModelBuilder: MachineBuilder {
+    var pagesPerSecond = 0
+    var refusal: Refusal?
+    var onBuilt: @Sendable (ModelMachine) -> Void = { _ in }
+
+    func makeMachine(for configuration: MachineConfiguration) throws -> any MigratableMachine {
+        if let refusal { throw refusal }
+        let machine = ModelMachine(configuration: configuration, pagesPerSecond: pagesPerSecond)
+        onBuilt(machine)
+        return machine
+    }
+}
+
+extension MachineConfiguration {
+    /// Two regions, the second not a whole number of stripes.
+    static func model(mebibytes: UInt64, name: String = "model") -> MachineConfiguration {
+        MachineConfiguration(
+            name: name, identifier: Array(repeating: 7, count: 16),
+            memory: [
+                Memory(guestAddress: GuestAddress(0), byteCount: (mebibytes - 1) << 20),
+                Memory(guestAddress: GuestAddress(1 << 32), byteCount: 1 << 20),
+            ], vcpuCount: 1, cpuPolicy: [1, 2, 3], devices: [Device(name: "serial.0", version: 1)])
+    }
+}
