@@ -31,8 +31,8 @@ final class ModelMachine: MigratableMachine, @unchecked Sendable {
         mappings = configuration.memory.map { region in
             let length = Int(region.byteCount)
             let base = mmap(nil, length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
-            precondition(base != MAP_FAILED)
-            return (base!, length)
+            guard let base, base != MAP_FAILED else { preconditionFailure("no memory for a model") }
+            return (base, length)
         }
         memory = zip(configuration.memory, mappings).map { region, mapping in
             MemoryRegion(guestAddress: region.guestAddress, byteCount: mapping.1, base: mapping.0)
