@@ -39,5 +39,6 @@ CHECK_VCPU(register_failures, REGISTER_FAILURES);
 CHECK_VCPU(heartbeat_failures, HEARTBEAT_FAILURES);
 CHECK_VCPU(register_checks, REGISTER_CHECKS);
 CHECK_VCPU(state, STATE);
+CHECK_VCPU(register_mask, REGISTER_MASK);
 CHECK_VCPU(gaps, GAPS);
 _Static_assert(sizeof(struct selftest_vcpu) == SELFTEST_VCPU_BYTES, "vCPU entry");

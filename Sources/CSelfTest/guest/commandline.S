@@ -85,6 +85,7 @@ option_table:
     OPTION n_seed, 0, 1, 0, 0x7fffffffffffffff
     OPTION n_interval, 0, 0, 0, 100000000
     OPTION n_bad_lines, 0, 64, 0, 1000000
+    OPTION n_vector, (w_vectors - image), VECTOR_AVX, 0, 0
 option_table_end:
 
 // Sets all options. A word that is unknown, or a value out of range, ends the VM: a run with other options than those

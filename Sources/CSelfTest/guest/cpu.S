@@ -13,6 +13,8 @@ cpu_features:
     btsl $F_XSAVE, %r8d
     btl $28, %ecx
     jnc 1f
+    cmpq $VECTOR_AVX, O_VECTOR          // some peers lose the upper halves: then they can be left out
+    jne 1f
     btsl $F_AVX, %r8d
 1:  btl $24, %ecx
     jnc 2f

@@ -217,6 +217,7 @@
 #define O_SEED          (GLOBALS + 0x188)
 #define O_INTERVAL      (GLOBALS + 0x190)
 #define O_BAD_LINES     (GLOBALS + 0x198)
+#define O_VECTOR        (GLOBALS + 0x1a0)
 
 #define UNSET           -1
 
@@ -235,6 +236,8 @@
 #define IDLE_SPIN       1
 #define CHECK_FULL      0
 #define CHECK_HEAD      1
+#define VECTOR_AVX      0
+#define VECTOR_SSE      1
 
 // G_FEATURES, and the bit numbers for bt.
 #define F_AVX           0

@@ -95,80 +95,91 @@ markers:
 1:  addq $64, %rdi
     ret
 
-// Compares the registers with what was loaded, and loads new values.
+// Compares the registers with what was loaded, notes which kinds differ (SELFTEST_REGISTER_...), and loads new values.
 registers_check:
     incq SELFTEST_VCPU_OFFSET_REGISTER_CHECKS(%r14)
-    xorl %r8d, %r8d                     // differences
+    xorl %r8d, %r8d                     // the kinds that differ
     // x87 and MXCSR: the parts of the image that the processor must keep (not the last instruction's address).
     fxsave64 C_FX(%r15)
     movq C_FX(%r15), %rax
     xorq C_FX_EXPECTED(%r15), %rax
-    movl $0xffffffff, %ecx              // control, status
-    movabsq $0xff00000000, %rdx         // tags
-    orq %rdx, %rcx
-    andq %rcx, %rax
-    orq %rax, %r8
-    movl C_FX + 24(%r15), %eax
-    xorl C_FX_EXPECTED + 24(%r15), %eax
-    orq %rax, %r8
+    movabsq $0xffffffffff, %rcx         // control, status, tags
+    testq %rcx, %rax
+    jz 1f
+    orl $SELFTEST_REGISTER_X87_CONTROL, %r8d
+1:  movl C_FX + 24(%r15), %eax
+    cmpl C_FX_EXPECTED + 24(%r15), %eax
+    je 1f
+    orl $SELFTEST_REGISTER_MXCSR, %r8d
+1:  xorl %edx, %edx
     .irp n, 0, 1, 2, 3, 4, 5, 6, 7
     movq C_FX + 32 + \n * 16(%r15), %rax
     xorq C_FX_EXPECTED + 32 + \n * 16(%r15), %rax
-    orq %rax, %r8
+    orq %rax, %rdx
     movzwl C_FX + 40 + \n * 16(%r15), %eax
-    movzwl C_FX_EXPECTED + 40 + \n * 16(%r15), %ecx
-    xorl %ecx, %eax
-    orq %rax, %r8
+    xorw C_FX_EXPECTED + 40 + \n * 16(%r15), %ax
+    orq %rax, %rdx
     .endr
-    // Vector registers against the table that they were loaded from.
+    testq %rdx, %rdx
+    jz 1f
+    orl $SELFTEST_REGISTER_X87, %r8d
+1:  // Vector registers against the table that they were loaded from: both halves, or the low ones without AVX.
     leaq C_YMM(%r15), %rsi
     leaq C_EXPECTED(%r15), %rdi
     btl $F_AVX, G_FEATURES
-    jnc 1f
+    jnc 2f
     .irp n, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15
-    vmovdqu %ymm\n, \n * 32(%rsi)
+    vextractf128 $1, %ymm\n, \n * 32 + 16(%rsi)
     .endr
-    movl $64, %ecx
-    repe cmpsq
-    je 3f
-    incq %r8
-    jmp 3f
-1:  // Without AVX, the low halves.
+    xorl %edx, %edx
     .irp n, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15
-    movdqu %xmm\n, \n * 32(%rsi)
+    movq \n * 32 + 16(%rsi), %rax
+    xorq \n * 32 + 16(%rdi), %rax
+    orq %rax, %rdx
+    movq \n * 32 + 24(%rsi), %rax
+    xorq \n * 32 + 24(%rdi), %rax
+    orq %rax, %rdx
     .endr
-    movl $16, %ecx
-2:  movq (%rsi), %rax
-    xorq (%rdi), %rax
-    orq %rax, %r8
-    movq 8(%rsi), %rax
-    xorq 8(%rdi), %rax
-    orq %rax, %r8
-    addq $32, %rsi
-    addq $32, %rdi
-    decl %ecx
-    jnz 2b
+    testq %rdx, %rdx
+    jz 2f
+    orl $SELFTEST_REGISTER_AVX, %r8d
+2:  xorl %edx, %edx
+    .irp n, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15
+    movq C_FX + 160 + \n * 16(%r15), %rax
+    xorq \n * 32(%rdi), %rax
+    orq %rax, %rdx
+    movq C_FX + 168 + \n * 16(%r15), %rax
+    xorq \n * 32 + 8(%rdi), %rax
+    orq %rax, %rdx
+    .endr
+    testq %rdx, %rdx
+    jz 3f
+    orl $SELFTEST_REGISTER_SSE, %r8d
 3:  // What FS and GS point at, and the bases themselves where they can be read.
     call markers
     movq C_INDEX(%r15), %rdx
     shlq $32, %rdx
     movq %rdx, %rax
     orq %rsi, %rax
-    xorq %fs:0, %rax
-    orq %rax, %r8
-    movq %rdx, %rax
-    orq %rdi, %rax
-    xorq %gs:0, %rax
-    orq %rax, %r8
-    btl $F_FSGSBASE, G_FEATURES
+    cmpq %fs:0, %rax
+    je 1f
+    orl $SELFTEST_REGISTER_FS, %r8d
+1:  orq %rdi, %rdx
+    cmpq %gs:0, %rdx
+    je 1f
+    orl $SELFTEST_REGISTER_GS, %r8d
+1:  btl $F_FSGSBASE, G_FEATURES
     jnc 4f
     rdfsbase %rax
-    xorq %rsi, %rax
-    orq %rax, %r8
-    rdgsbase %rax
-    xorq %rdi, %rax
-    orq %rax, %r8
-4:  testq %r8, %r8
+    cmpq %rsi, %rax
+    je 1f
+    orl $SELFTEST_REGISTER_FS, %r8d
+1:  rdgsbase %rax
+    cmpq %rdi, %rax
+    je 4f
+    orl $SELFTEST_REGISTER_GS, %r8d
+4:  testl %r8d, %r8d
     jz registers_load
+    orl %r8d, SELFTEST_VCPU_OFFSET_REGISTER_MASK(%r14)
     incq SELFTEST_VCPU_OFFSET_REGISTER_FAILURES(%r14)
     jmp registers_load

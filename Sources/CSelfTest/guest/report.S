@@ -201,6 +201,9 @@ print_report:
     CPU_COUNTER k_clock_backward, SELFTEST_VCPU_OFFSET_CLOCK_BACKWARD
     CPU_COUNTER k_register_checks, SELFTEST_VCPU_OFFSET_REGISTER_CHECKS
     CPU_COUNTER k_register_failures, SELFTEST_VCPU_OFFSET_REGISTER_FAILURES
+    PUT k_register_mask
+    movl SELFTEST_VCPU_OFFSET_REGISTER_MASK(%r12), %eax
+    call put_hex
     CPU_COUNTER k_heartbeat_failures, SELFTEST_VCPU_OFFSET_HEARTBEAT_FAILURES
     call line_end
     leaq SELFTEST_VCPU_OFFSET_GAPS(%r12), %rbp

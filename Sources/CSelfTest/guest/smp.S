@@ -2,7 +2,8 @@
 
     .code64
 
-// G_CPUS and G_APIC_IDS.
+// G_CPUS and G_APIC_IDS: as many as `cpus=` says, else as many as the firmware's table lists, else one. Without a table
+// the local APICs are taken to be numbered from 0 up, the way VMMs number them.
 cpus_find:
     movl $SELFTEST_MAX_VCPUS, %ecx
     xorl %eax, %eax
@@ -10,12 +11,89 @@ cpus_find:
     incl %eax
     decl %ecx
     jnz 1b
-    movq O_CPUS, %rax
+    call acpi_cpus
+    movq O_CPUS, %rcx
+    testq %rcx, %rcx
+    cmovnzq %rcx, %rax
     testq %rax, %rax
     jnz 2f
-    movl $1, %eax
+    incl %eax
 2:  movq %rax, G_CPUS
     movl %eax, SELFTEST_SHARED_ADDRESS + SELFTEST_SHARED_OFFSET_VCPU_COUNT
+    ret
+
+// rax = enabled processors in the ACPI table MADT, whose APIC numbers go to G_APIC_IDS after the bootstrap processor's
+// own; 0 without such a table. Nothing above 4 GiB is looked at, and nothing is believed without its signature.
+acpi_cpus:
+    movabsq $DIRECT, %rbp
+    movq G_RSDP, %rbx
+    testq %rbx, %rbx
+    jz 9f
+    movq %rbx, %rax
+    shrq $32, %rax
+    jnz 9f
+    addq %rbp, %rbx
+    movabsq $0x2052545020445352, %rax   // "RSD PTR "
+    cmpq %rax, (%rbx)
+    jne 9f
+    // r12 = root table, r13 = bytes of one of its entries.
+    movl 16(%rbx), %r12d
+    movl $4, %r13d
+    cmpb $2, 15(%rbx)
+    jb 1f
+    movq 24(%rbx), %rax
+    testq %rax, %rax
+    jz 1f
+    movq %rax, %r12
+    movl $8, %r13d
+1:  movq %r12, %rax
+    shrq $32, %rax
+    jnz 9f
+    addq %rbp, %r12
+    movl 4(%r12), %r8d                  // length
+    cmpl $PAGE_SIZE, %r8d
+    ja 9f
+    addq %r12, %r8
+    addq $36, %r12                      // behind the header
+2:  leaq (%r12, %r13), %rax
+    cmpq %r8, %rax
+    ja 9f
+    movl (%r12), %ebx                   // tables lie below 4 GiB
+    addq %rbp, %rbx
+    cmpl $0x43495041, (%rbx)            // "APIC"
+    je 3f
+    addq %r13, %r12
+    jmp 2b
+3:  movl 4(%rbx), %r8d
+    cmpl $4 * PAGE_SIZE, %r8d
+    ja 9f
+    addq %rbx, %r8
+    addq $44, %rbx
+    movl APIC + APIC_ID, %r9d
+    shrl $24, %r9d
+    movb %r9b, G_APIC_IDS
+    movl $1, %eax
+4:  leaq 8(%rbx), %rcx
+    cmpq %r8, %rcx
+    ja 8f
+    cmpb $0, (%rbx)                     // a local APIC: type, length, processor, APIC, flags
+    jne 5f
+    testb $1, 4(%rbx)                   // enabled
+    jz 5f
+    movzbl 3(%rbx), %ecx
+    cmpl %r9d, %ecx
+    je 5f
+    cmpl $SELFTEST_MAX_VCPUS, %eax
+    jae 8f
+    movb %cl, G_APIC_IDS(%rax)
+    incl %eax
+5:  movzbl 1(%rbx), %ecx
+    testl %ecx, %ecx
+    jz 8f
+    addq %rcx, %rbx
+    jmp 4b
+8:  ret
+9:  xorl %eax, %eax
     ret
 
 // Starts vCPUs 1 and up, one at a time, since they learn from one boot block who they are.

@@ -51,7 +51,9 @@ struct selftest_vcpu {
     uint64_t register_checks;
     /// SELFTEST_STATE_...
     uint32_t state;
-    uint32_t reserved[5];
+    /// SELFTEST_REGISTER_... of all failures so far.
+    uint32_t register_mask;
+    uint64_t reserved[2];
     /// The largest gaps, in no order.
     struct selftest_gap gaps[SELFTEST_GAPS];
     uint8_t padding[256];

@@ -49,6 +49,15 @@
 #define SELFTEST_STATE_RUNNING 2
 #define SELFTEST_STATE_STOPPED 3
 
+/// Bits of `register_mask`: kinds of registers whose value was lost at least once.
+#define SELFTEST_REGISTER_X87_CONTROL 1
+#define SELFTEST_REGISTER_MXCSR 2
+#define SELFTEST_REGISTER_X87 4
+#define SELFTEST_REGISTER_SSE 8
+#define SELFTEST_REGISTER_AVX 16
+#define SELFTEST_REGISTER_FS 32
+#define SELFTEST_REGISTER_GS 64
+
 /// `struct selftest_vcpu`, byte offsets.
 #define SELFTEST_VCPU_OFFSET_SEQUENCE 0
 #define SELFTEST_VCPU_OFFSET_LAST_TSC 8
@@ -64,6 +73,7 @@
 #define SELFTEST_VCPU_OFFSET_HEARTBEAT_FAILURES 88
 #define SELFTEST_VCPU_OFFSET_REGISTER_CHECKS 96
 #define SELFTEST_VCPU_OFFSET_STATE 104
+#define SELFTEST_VCPU_OFFSET_REGISTER_MASK 108
 #define SELFTEST_VCPU_OFFSET_GAPS 128
 
 /// The largest gaps of each vCPU are kept.
