@@ -1,1 +1,191 @@
-// Machine
+/// The machine: a VM that runs on KVM, with RAM, vCPUs and devices, and that can be stopped, taken apart and put together
+/// again elsewhere.
+
+import CKVM
+import DirtyLog
+import KVM
+import Logging
+import Migrate
+import Synchronization
+import Units
+import VMState
+
+/// A running or stopped virtual machine. All calls may come from any thread but a vCPU's or the console's.
+public final class Machine: Sendable {
+    public let configuration: MachineConfiguration
+    /// The CPU that the guest was promised; `configuration.cpuPolicy` decoded.
+    public let cpuPolicy: CPUPolicy
+    public let host: HostOptions
+    let logger: Logger
+    let vm: VirtualMachine
+    let ram: GuestRAM
+    let group: VCPUGroup
+    let devices: [any Device]
+    let serial: SerialPort
+    let console: SerialConsole
+    /// The MSRs that KVM here can save.
+    let saveableMSRs: [UInt32]
+    let moment = Mutex(Moment.paused)
+    let warnings = Mutex<[StateWarning]>([])
+
+    /// What the machine is doing, as those who control it see it. The guest's own end is the vCPU group's business.
+    enum Moment: Equatable {
+        case paused, running, stopped
+    }
+
+    /// A new machine, stopped before its first instruction; `resume` starts it.
+    public convenience init(_ options: MachineOptions, logger: Logger = Logger(label: "machine")) throws {
+        if let problem = MachineName.problem(with: options.name) { throw MachineError(.invalidOptions, problem) }
+        if let problem = GuestMemoryLayout.problem(with: options.memory) {
+            throw MachineError(.invalidOptions, problem)
+        }
+        guard options.identifier.count == 16 else {
+            throw MachineError(.invalidOptions, "a machine's identifier is 16 bytes, not \(options.identifier.count)")
+        }
+        let system = try KVMSystem(path: options.host.kvmPath)
+        let most = min(try system.check(.maxVCPUs), Self.maximumVCPUCount)
+        guard (1...most).contains(options.vcpuCount) else {
+            throw MachineError(
+                .invalidOptions, "a machine has 1 to \(most) vCPUs on this host, not \(options.vcpuCount)")
+        }
+        let boot = try options.guest.makeBoot(vcpuCount: options.vcpuCount)
+        let hostCPU = try HostCPU(of: system)
+        let policy = CPUPolicy(host: hostCPU, vcpuCount: options.vcpuCount)
+        let configuration = MachineConfiguration(
+            name: options.name, identifier: options.identifier,
+            memory: GuestMemoryLayout.regions(for: options.memory), vcpuCount: options.vcpuCount,
+            cpuPolicy: policy.encoded(), devices: Self.deviceList)
+        try self.init(
+            configuration: configuration, policy: policy, hostCPU: hostCPU, system: system, host: options.host,
+            logger: logger)
+        try boot.load(into: ram)
+        if let first = group.vcpus.first { try boot.setEntryState(of: first) }
+    }
+
+    /// APIC ids are 8 bits wide without x2APIC, and 255 means all of them.
+    static let maximumVCPUCount = 254
+
+    /// What every machine of this version has.
+    static var deviceList: [MachineConfiguration.Device] {
+        [MachineConfiguration.Device(name: SerialPort.deviceName, version: SerialState.version)]
+    }
+
+    /// The parts of a machine whose configuration was checked, all of it stopped and its RAM zero.
+    init(
+        configuration: MachineConfiguration, policy: CPUPolicy, hostCPU: HostCPU, system: KVMSystem,
+        host: HostOptions, logger: Logger
+    ) throws {
+        let vm = try system.makeVM()
+        // Rings must be there before the first vCPU.
+        if host.dirtyTracker == .ring { try vm.enableDirtyRings(entryCount: host.dirtyRingEntryCount) }
+        try vm.setIdentityMapAddress(GuestMemoryLayout.identityMap)
+        try vm.setTSSAddress(GuestMemoryLayout.taskState)
+        try vm.createInterruptChips()
+        try vm.createPIT()
+
+        let ram = try GuestRAM(layout: configuration.memory, backing: host.memoryBacking)
+        try ram.map(into: vm)
+
+        var vcpus: [VCPU] = []
+        for index in 0..<configuration.vcpuCount {
+            let vcpu = try vm.makeVCPU(index: index)
+            try policy.apply(to: vcpu)
+            vcpus.append(vcpu)
+        }
+
+        let bus = PortBus()
+        let console = try SerialConsole(limit: host.serialHistoryByteCount, sink: host.serialSink)
+        let serial = SerialPort(vm: vm, console: console)
+        let devices: [any Device] = [serial]
+        for device in devices { device.realise(on: bus) }
+        let exitPort = ExitPort(on: bus)
+        let group = VCPUGroup(vcpus: vcpus)
+
+        self.configuration = configuration
+        self.cpuPolicy = policy
+        self.host = host
+        self.logger = logger
+        self.vm = vm
+        self.ram = ram
+        self.group = group
+        self.devices = devices
+        self.serial = serial
+        self.console = console
+        self.saveableMSRs = hostCPU.msrs.sorted()
+        guard ckvm_install_kick_handler() == 0 else {
+            throw MachineError(.hostRefused, "cannot install the handler of the vCPU signal")
+        }
+        try group.start(handler: Self.exitHandler(bus: bus, exitPort: exitPort, ram: ram))
+    }
+
+    deinit { stop() }
+
+    /// Ends the machine: its vCPUs stop for good and their threads end. RAM and KVM's objects go away with the machine
+    /// itself. What the guest wrote to the serial line has been delivered when this returns.
+    public func stop() {
+        let before = moment.withLock { moment in
+            defer { moment = .stopped }
+            return moment
+        }
+        guard before != .stopped else { return }
+        group.end(.stopped)
+        group.finish()
+        console.close()
+    }
+
+    // MARK: What it is doing
+
+    /// Whether the vCPUs run.
+    public var isRunning: Bool { moment.withLock { $0 } == .running && group.outcome == nil }
+
+    /// How the guest or the machine ended; nil while it lives.
+    public var outcome: MachineOutcome? { group.outcome }
+
+    /// Sleeps until the guest or the machine has ended.
+    public func waitForOutcome() -> MachineOutcome { group.waitForOutcome() ?? .stopped }
+
+    /// Sleeps until the end, for `timeout` at most (then nil).
+    public func waitForOutcome(timeout: Duration) -> MachineOutcome? {
+        let parts = timeout.components
+        let nanoseconds =
+            UInt64(clamping: parts.seconds).multipliedReportingOverflow(by: 1_000_000_000).partialValue
+            &+ UInt64(clamping: parts.attoseconds / 1_000_000_000)
+        return group.waitForOutcome(untilNanoseconds: ckvm_monotonic_nanoseconds() &+ nanoseconds)
+    }
+
+    /// What was worth telling when state was captured or restored.
+    public var stateWarnings: [StateWarning] { warnings.withLock { $0 } }
+
+    // MARK: The serial line
+
+    /// The newest serial output, and how many bytes were written before it.
+    public var serialHistory: (skipped: UInt64, bytes: [UInt8]) { console.history }
+
+    /// Types into the serial line. Returns how many bytes were taken: the rest must wait until the guest has read.
+    public func sendSerialInput(_ bytes: [UInt8]) -> Int { serial.receive(bytes) }
+
+    // MARK: Memory
+
+    /// A copy of guest RAM; torn where the guest is writing.
+    public func readMemory(at address: GuestAddress, byteCount: Int) throws -> [UInt8] {
+        try ram.read(at: address, byteCount: byteCount)
+    }
+
+    /// Writes guest RAM, as a device would: the dirty log sees it.
+    public func writeMemory(_ bytes: [UInt8], at address: GuestAddress) throws { try ram.write(bytes, at: address) }
+
+    /// A vCPU's registers, for people; of a paused machine.
+    public func describeVCPU(_ index: Int) throws -> StateDescription {
+        try requirePaused("read a vCPU")
+        guard group.vcpus.indices.contains(index) else {
+            throw MachineError(.invalidOptions, "the machine has no vcpu \(index)")
+        }
+        return try VCPUState.capture(from: group.vcpus[index], msrs: saveableMSRs).state.stateDescription
+    }
+
+    func requirePaused(_ purpose: String) throws(MachineError) {
+        guard moment.withLock({ $0 }) == .paused else {
+            throw MachineError(.wrongMoment, "cannot \(purpose): the machine is not paused")
+        }
+    }
+}

@@ -1,0 +1,78 @@
+/// The far end of a serial line: keeps what the guest wrote, and passes it on without holding the guest up.
+
+import CKVM
+
+/// Serial output of a machine. The guest's writes never wait for whoever reads them: what a slow reader does not fetch
+/// in time drops out of the bounded history.
+final class SerialConsole: Sendable {
+    private struct State {
+        /// The newest bytes.
+        var history: [UInt8] = []
+        /// Bytes ever written, the last `history.count` of which are kept.
+        var total: UInt64 = 0
+        /// How far the sink has got.
+        var delivered: UInt64 = 0
+        var isClosed = false
+    }
+
+    private let limit: Int
+    private let state: Monitor<State>
+    private let thread: Thread?
+
+    init(limit: Int, sink: SerialSink?) throws(MachineError) {
+        let limit = max(limit, 4096)
+        let state = Monitor(State())
+        self.limit = limit
+        self.state = state
+        guard let sink else {
+            thread = nil
+            return
+        }
+        thread = try Thread(name: "console") { Self.deliver(from: state, to: sink) }
+    }
+
+    /// Adds a byte from the guest.
+    func write(_ byte: UInt8) {
+        let limit = limit
+        state.change { state in
+            state.history.append(byte)
+            state.total += 1
+            // Cut in large steps, so that a byte costs little.
+            if state.history.count > limit * 2 { state.history.removeFirst(state.history.count - limit) }
+        }
+    }
+
+    /// The bytes kept, oldest first, and the number of those that were written before them.
+    var history: (skipped: UInt64, bytes: [UInt8]) {
+        let limit = limit
+        return state.withLock { state in
+            let kept = Array(state.history.suffix(limit))
+            return (state.total - UInt64(kept.count), kept)
+        }
+    }
+
+    /// Waits until the sink has all that was written, and ends its thread. Not on the sink's own thread.
+    func close() {
+        state.change { $0.isClosed = true }
+        thread?.join()
+    }
+
+    private static func deliver(from state: Monitor<State>, to sink: SerialSink) {
+        while true {
+            let batch: [UInt8]? = state.wait { state -> [UInt8]?? in
+                let missing = state.total - state.delivered
+                guard missing > 0 else { return state.isClosed ? .some(nil) : nil }
+                let bytes = Array(state.history.suffix(Int(min(missing, UInt64(state.history.count)))))
+                state.delivered = state.total
+                return .some(bytes)
+            }
+            guard let batch else { return }
+            sink(batch)
+            // Guests write a byte at a time: a short rest makes lines of them, and leaves the CPU to the guest.
+            let isClosed = state.withLock { $0.isClosed }
+            if !isClosed {
+                _ = state.wait(untilNanoseconds: ckvm_monotonic_nanoseconds() + 2_000_000) { $0.isClosed ? true : nil }
+            }
+        }
+    }
+}

@@ -1,0 +1,113 @@
+/// A machine taken apart and put together again in this process, without a network: what the guest itself says of it.
+
+import CKVM
+import DirtyLog
+import Glibc
+import KVM
+import Machine
+import Migrate
+import Testing
+import Units
+import VMState
+
+/// Moves a running machine into a new one by pre-copy: all of memory while it runs, then what was dirtied.
+/// Returns the new machine, running.
+func move(_ source: Machine, rounds: Int = 3, host: HostOptions = HostOptions()) throws -> Machine {
+    let builder = LocalMachineBuilder(host: host)
+    let target = try builder.makeLocalMachine(for: source.configuration)
+    try target.populateMemory { false }
+
+    let tracker = try source.makeDirtyTracker()
+    try tracker.start(allSet: true)
+    var sets = source.memory.map { PageSet(pageCount: $0.pageCount) }
+    func pass() throws {
+        let result = try tracker.harvest(into: &sets)
+        if case .invalid(let reason) = result {
+            print("dirty log not believed: \(reason)")
+            sets = source.memory.map { region in
+                var all = PageSet(pageCount: region.pageCount)
+                all.insertAll()
+                return all
+            }
+        }
+        for (region, set) in sets.enumerated() {
+            let (from, to) = (source.memory[region], target.memory[region])
+            for word in set.words.indices where set.words[word] != 0 {
+                var bits = set.words[word]
+                try withUnsafePointer(to: bits) {
+                    try tracker.rearm(
+                        region: region, firstPage: PageIndex(word * 64),
+                        words: UnsafeBufferPointer(start: $0, count: 1))
+                }
+                while bits != 0 {
+                    let offset = (word * 64 + bits.trailingZeroBitCount) * pageByteCount
+                    memcpy(to.base + offset, from.base + offset, pageByteCount)
+                    bits &= bits - 1
+                }
+            }
+        }
+        sets = source.memory.map { PageSet(pageCount: $0.pageCount) }
+    }
+    for _ in 0..<rounds { try pass() }
+    _ = try source.pause()
+    let state = try source.captureState()
+    try pass()
+    try target.restoreState(state)
+    _ = try target.resume()
+    try tracker.stop()
+    source.stop()
+    return target
+}
+
+@Suite(.enabled(if: hasKVM, noKVM), .serialized)
+struct MoveTests {
+    /// The guest checks every page, its registers, its timer and its clocks, and finds nothing wrong after moves.
+    @Test(
+        arguments: [
+            (DirtyTrackerKind.bitmap, MemoryBacking.anonymous, 1), (.bitmap, .anonymous, 2), (.bitmap, .memfd, 1),
+            (.ring, .anonymous, 1), (.ring, .anonymous, 2),
+        ])
+    func theGuestGoesOn(_ tracker: DirtyTrackerKind, _ backing: MemoryBacking, _ vcpus: Int) throws {
+        let host = HostOptions(memoryBacking: backing, dirtyTracker: tracker)
+        var machine = try Machine.selftest("rate=50 seconds=3", vcpus: vcpus, host: host)
+        _ = try machine.resume()
+        #expect(machine.waitForSerial("event=ready"), "\(machine.serialText)")
+        for _ in 0..<4 { machine = try move(machine, host: host) }
+        #expect(machine.outcome == nil)
+        #expect(machine.waitForOutcome(timeout: .seconds(60)) == .exited(code: 0), "\(machine.serialText)")
+        #expect(machine.serialText.contains("verdict=pass"), "\(machine.serialText)")
+    }
+
+    /// A machine restored and captured again gives the same state, but for the clocks, which go on.
+    @Test func stateSurvivesAsItIs() throws {
+        let source = try Machine.selftest("rate=50", vcpus: 2)
+        _ = try source.resume()
+        #expect(source.waitForSerial("event=ready"), "\(source.serialText)")
+        _ = try source.pause()
+        let first = try source.captureState()
+        let target = try LocalMachineBuilder().makeLocalMachine(for: source.configuration)
+        for (from, to) in zip(source.memory, target.memory) { memcpy(to.base, from.base, from.byteCount) }
+        try target.restoreState(first)
+        let second = try target.captureState()
+        #expect(first.map(\.name) == second.map(\.name))
+        for (a, b) in zip(first, second) where a.name != "clock" {
+            let differences = try describe(b).differences(from: describe(a))
+            let moving = differences.filter { !Self.moves($0) }
+            #expect(moving.isEmpty, "\(a.name): \(moving)")
+        }
+        // And back in the source, which goes on as if nothing had been.
+        _ = try source.resume()
+        source.stop()
+    }
+
+    private func describe(_ section: StateSection) throws -> StateDescription {
+        try #require(
+            try StateDescription(section: section.name, version: section.version, bytes: section.bytes))
+    }
+
+    /// What no two captures agree on: time stamp counters, the LAPIC timer's current count (which follows from the
+    /// clock), and the instant at which the PIT was loaded.
+    private static func moves(_ difference: String) -> Bool {
+        ["0x10:", "IA32_TSC", "lapic", "tsc.", "countLoadTime", "TSC"].contains { difference.contains($0) }
+    }
+}
