@@ -146,7 +146,10 @@ public final class Pagemap: Sendable {
             }
             guard result >= 0 else { throw KVMError("PAGEMAP_SCAN", result, "/proc/self/pagemap") }
             for region in regions.prefix(result) { found(region.start..<region.end) }
-            guard argument.walk_end > position else { break }
+            // The kernel does not get past a part of a huge page of hugetlb that it is to protect.
+            guard argument.walk_end > position else {
+                throw KVMError(operation: "PAGEMAP_SCAN", errno: EIO, subject: "a range that makes no progress")
+            }
             position = argument.walk_end
         }
     }
