@@ -104,6 +104,24 @@ extension OnRealKVM {
             }
         }
 
+        /// So it does when the tracker goes away without having been stopped.
+        @Test func goingAwayFreesAFullRing() throws {
+            let machine = try WriterVM(pageCounts: [8192], vcpuCount: 2, ringEntryCount: 1024)
+            var tracker: RingTracker? = try RingTracker(
+                vm: machine.vm, vcpus: machine.vcpus, regions: machine.regions)
+            // Nobody makes room, so that the rings are full when it goes.
+            machine.onRingFull = { usleep(1000) }
+            try tracker?.start(allSet: false)
+            try machine.startWritingRandomly()
+            usleep(50_000)
+            tracker = nil
+            let before = Copy(byteCount: machine.memory[0].byteCount)
+            before.take(PageRun(start: PageIndex(0), count: 8192), from: machine.memory[0].base)
+            usleep(50_000)
+            #expect(!before.differences(from: machine.memory[0].base).isEmpty, "the guest stands still")
+            machine.stop()
+        }
+
         /// A vCPU that waits for room can be stopped quickly, though nobody harvests.
         @Test func waitingForRoomEndsWithAKick() throws {
             let (machine, _) = try machine([8192], entryCount: 1024)

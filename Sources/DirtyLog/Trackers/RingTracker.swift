@@ -40,6 +40,8 @@ public final class RingTracker: DirtyTracker {
         if state.withLock({ $0.isLogging }) {
             collector.endRepairs()
             try? vm.setLogging(false, of: regions)
+            // Nobody else would ever free a vCPU that stands before a full ring.
+            collector.collectNow()
         }
         collector.endThread()
     }
