@@ -46,13 +46,17 @@ extension DestinationHandOver {
     }
 
     mutating func recorded(_ written: HandOverLedger.Phase) -> [Action] {
-        guard written == .resolvedHere, phase == .deciding else { return [] }
+        guard written == .resolvedHere, case .deciding = phase else { return [] }
         phase = .locking(.decision)
         return [.lockDisks]
     }
 
     mutating func recordFailed(_ unwritten: HandOverLedger.Phase) -> [Action] {
-        guard unwritten == .resolvedHere, phase == .deciding else { return [] }
+        guard unwritten == .resolvedHere, case .deciding(let stop) = phase else { return [] }
+        if let stop {
+            phase = .stopped(stop)
+            return [.object(.notRecorded), .stayStopped(stop)]
+        }
         phase = .ready
         // The link may have come back while the ledger was being written; then READY was not repeated.
         return [.object(.notRecorded)] + (isLinked ? endDoubt() + [.send(message(.ready))] : [])
@@ -77,14 +81,17 @@ extension DestinationHandOver {
     }
 
     mutating func resolve(_ resolution: HandOverResolution) -> [Action] {
-        guard doubt != nil else { return [.object(.noDoubt)] }
+        guard mayBeResolved else { return [.object(.noDoubt)] }
         switch resolution {
         case .runHere(otherSideIsDead: false), .dropHere(copyMayBeLost: false):
             return [.object(.wordMissing)]
         case .runHere:
             switch phase {
-            case .ready, .stopped(.split), .stopped(.voidedByDecision):
-                phase = .deciding
+            case .ready:
+                phase = .deciding(instead: nil)
+                return [.record(.resolvedHere)]
+            case .stopped(.split), .stopped(.voidedByDecision):
+                if case .stopped(let stop) = phase { phase = .deciding(instead: stop) }
                 return [.record(.resolvedHere)]
             case .stopped(.startFailed(let entitlement)):
                 // The right to run was there already; only the start is tried again.
@@ -134,9 +141,11 @@ extension DestinationHandOver {
     }
 
     private mutating func final(_ message: HandOverMessage, _ mode: HandOverMode) -> [Action]? {
-        guard phase == .receiving, message.attempt > attempt else { return nil }
+        guard phase == .receiving || phase == .ended, message.attempt > attempt else { return nil }
         attempt = message.attempt
         digest = message.digest
+        // Stopped by a person, while the source was on its way here.
+        if phase == .ended { return [.send(self.message(.refused(.cancelled)))] }
         self.mode = mode
         isMemoryComplete = false
         phase = .loading
@@ -145,7 +154,7 @@ extension DestinationHandOver {
 
     private mutating func commit() -> [Action]? {
         switch phase {
-        case .ready, .deciding:
+        case .ready, .deciding(nil):
             phase = .locking(.commit)
             return endDoubt() + [.lockDisks]
         case .locking(.decision):
@@ -161,7 +170,7 @@ extension DestinationHandOver {
             return statement()
         case .lost(let hasRun):
             return [.send(self.message(.lost(hasRun: hasRun)))]
-        case .receiving, .loading, .refused, .locking(.commit), .starting(.commit), .stopped, .ended:
+        case .receiving, .loading, .refused, .deciding, .locking(.commit), .starting(.commit), .stopped, .ended:
             return nil
         }
     }
@@ -174,7 +183,7 @@ extension DestinationHandOver {
 
     private mutating func void(_ message: HandOverMessage, _ reason: VoidReason) -> [Action]? {
         // An attempt whose FINAL never came is void as well: it must not come later.
-        if phase == .receiving, message.attempt > attempt {
+        if phase == .receiving || phase == .ended, message.attempt > attempt {
             attempt = message.attempt
             digest = message.digest
         }
@@ -185,8 +194,11 @@ extension DestinationHandOver {
             return acknowledge + forget(reason)
         case .loading:
             return [.cancelLoad] + acknowledge + forget(reason)
-        case .ready, .deciding:
+        case .ready, .deciding(nil):
             return endDoubt() + acknowledge + [.note(.void)] + forget(reason)
+        case .deciding(let stop?):
+            phase = .stopped(stop)
+            return acknowledge + [.note(.void), .stayStopped(stop)]
         case .locking(.commit) where reason != .resolved:
             return nil
         case .locking:

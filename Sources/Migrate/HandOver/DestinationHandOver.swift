@@ -14,8 +14,9 @@ public struct DestinationHandOver: Hashable, Sendable {
         case refused
         /// READY was said. Nothing but COMMIT, VOID or a person leads out of here.
         case ready
-        /// A person decided to run here; the ledger is being told first.
-        case deciding
+        /// A person decided to run here; the ledger is being told first. `instead` is what a copy that was stopped
+        /// before goes back to; `nil` for one that was ready.
+        case deciding(instead: Stop?)
         /// The disks are being locked.
         case locking(Entitlement)
         /// The vCPUs are being started.
@@ -71,7 +72,9 @@ public struct DestinationHandOver: Hashable, Sendable {
         case recordFailed(HandOverLedger.Phase)
     }
 
-    /// What the driver must do, in this order, one after the other.
+    /// What the driver must do. Slow actions (those that are answered, `releaseDisks`, `pauseVM`, `discardCopy`) are
+    /// done one after the other, in the order in which they were asked for, each to its end; each that is answered is
+    /// answered once. The others are done at once.
     public enum Action: Hashable, Sendable {
         /// Wait for every lane's epoch marker, restore the state, compute the digest, open the disks. Answered by
         /// `loaded` or `loadFailed`; given up at `cancelLoad`.
@@ -114,6 +117,8 @@ public struct DestinationHandOver: Hashable, Sendable {
     public internal(set) var mode = HandOverMode.preCopy
     public internal(set) var isLinked = false
     public internal(set) var doubt: HandOverDoubt?
+    /// Answers that are still to come.
+    var pending = PendingAnswers()
     /// Post-copy: every page is here.
     var isMemoryComplete = false
 
@@ -149,8 +154,37 @@ public struct DestinationHandOver: Hashable, Sendable {
         }
     }
 
+    /// Whether a person may decide now (`resolve`): in a doubt that was reported, and for a copy that was stopped.
+    public var mayBeResolved: Bool {
+        if case .stopped = phase { true } else { doubt != nil }
+    }
+
     /// One event in, the actions that it causes out.
     public mutating func handle(_ event: Event) -> [Action] {
+        guard answered(event) else { return [] }
+        let actions = effect(of: event)
+        for action in actions {
+            switch action {
+            case .runVM: pending.starts &+= 1
+            case .lockDisks: pending.locks &+= 1
+            case .record: pending.records &+= 1
+            default: break
+            }
+        }
+        return actions
+    }
+
+    /// False for an answer to an action that was asked for once more since: only the last answer counts.
+    private mutating func answered(_ event: Event) -> Bool {
+        switch event {
+        case .started, .startFailed: PendingAnswers.take(&pending.starts)
+        case .disksLocked, .lockFailed: PendingAnswers.take(&pending.locks)
+        case .recorded, .recordFailed: PendingAnswers.take(&pending.records)
+        default: true
+        }
+    }
+
+    private mutating func effect(of event: Event) -> [Action] {
         switch event {
         case .linkUp: linkUp()
         case .linkDown: linkDown()

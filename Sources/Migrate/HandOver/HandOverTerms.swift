@@ -119,7 +119,8 @@ public enum HandOverOutcome: Hashable, Sendable {
     case handedOver
     /// Source: the VM runs here, and the destination knows (or cannot have had a complete copy).
     case stayed
-    /// Source: the VM runs here, but the destination could not be told; if it is alive it waits, stopped.
+    /// Source: the VM runs here, but the destination could not be told yet; if it is alive it waits, stopped. The
+    /// source goes on trying to reach it.
     case stayedUntold
     /// Destination: the copy was discarded, since the source has the VM.
     case discarded
@@ -127,4 +128,21 @@ public enum HandOverOutcome: Hashable, Sendable {
     case resolvedHere
     /// A person dropped the copy here.
     case droppedHere
+}
+
+/// How many answers to slow actions are still to come. An action may be asked for again while an earlier one is under
+/// way (a person decides, the peer objects, the person decides again); drivers work in order, so the last answer is
+/// the one that counts.
+struct PendingAnswers: Hashable, Sendable {
+    var pauses: UInt8 = 0
+    var locks: UInt8 = 0
+    var records: UInt8 = 0
+    var starts: UInt8 = 0
+
+    /// Counts an answer; true when no further one is to come.
+    static func take(_ count: inout UInt8) -> Bool {
+        guard count > 0 else { return false }
+        count -= 1
+        return count == 0
+    }
 }

@@ -124,8 +124,9 @@ extension SourceHandOver {
         }
     }
 
-    private func stateCommit() -> [Action] {
-        isLinked ? [.send(message(.commit))] : [.startTimer(.doubt, timeouts.doubt), .reconnect]
+    /// Says COMMIT (again). That ends a doubt: a person may not decide while COMMIT is on its way.
+    private mutating func stateCommit() -> [Action] {
+        isLinked ? endDoubt() + [.send(message(.commit))] : [.startTimer(.doubt, timeouts.doubt), .reconnect]
     }
 
     private func sayVoid() -> [Action] {
@@ -158,7 +159,7 @@ extension SourceHandOver {
     }
 
     mutating func resolve(_ resolution: HandOverResolution) -> [Action] {
-        guard doubt != nil else { return [.object(phase == .freed ? .sessionOver : .noDoubt)] }
+        guard mayBeResolved else { return [.object(phase == .freed ? .sessionOver : .noDoubt)] }
         let origin: Resolved
         switch phase {
         case .committed: origin = .fromCommitted

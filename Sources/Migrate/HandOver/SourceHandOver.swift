@@ -76,7 +76,9 @@ public struct SourceHandOver: Hashable, Sendable {
         case recordFailed(HandOverLedger.Phase)
     }
 
-    /// What the driver must do, in this order, one after the other.
+    /// What the driver must do. Slow actions (those that are answered, `resumeVM` and `freeVM`) are done one after the
+    /// other, in the order in which they were asked for, each to its end; each that is answered is answered once.
+    /// The others are done at once.
     public enum Action: Hashable, Sendable {
         /// Answered by `paused` or `pauseFailed`.
         case pauseVM
@@ -100,7 +102,8 @@ public struct SourceHandOver: Hashable, Sendable {
         case cancelTimer(HandOverTimer)
         /// Close the connection; the machine has already taken it for gone.
         case closeLink(LinkFault)
-        /// Keep dialling the destination, with back-off, until `linkUp` or `ended`.
+        /// Keep dialling the destination, with back-off, until `linkUp` or `ended` (after `stayedUntold` and
+        /// `resolvedHere` for as long as the VM lives: the destination still has to hear it).
         case reconnect
         case attemptFailed(AttemptNumber, AttemptFailure)
         /// The destination has understood VOID: rounds may go on, and another `stopAndCopy` may come.
@@ -132,6 +135,8 @@ public struct SourceHandOver: Hashable, Sendable {
     /// False when this value was made from the ledger of a process that died: there is no VM here any more.
     public let hasCopy: Bool
 
+    /// Answers that are still to come.
+    var pending = PendingAnswers()
     /// FINAL of the latest attempt was said and VOID is not acknowledged: a destination may stand there, ready.
     var mayBeWaitedFor = false
 
@@ -177,8 +182,40 @@ public struct SourceHandOver: Hashable, Sendable {
         }
     }
 
+    /// Whether a person may decide now (`resolve`): in a doubt that was reported.
+    public var mayBeResolved: Bool {
+        switch phase {
+        case .committed, .serving, .split: doubt != nil
+        default: false
+        }
+    }
+
     /// One event in, the actions that it causes out.
     public mutating func handle(_ event: Event) -> [Action] {
+        guard answered(event) else { return [] }
+        let actions = effect(of: event)
+        for action in actions {
+            switch action {
+            case .pauseVM: pending.pauses &+= 1
+            case .lockDisks: pending.locks &+= 1
+            case .record: pending.records &+= 1
+            default: break
+            }
+        }
+        return actions
+    }
+
+    /// False for an answer to an action that was asked for once more since: only the last answer counts.
+    private mutating func answered(_ event: Event) -> Bool {
+        switch event {
+        case .paused, .pauseFailed: PendingAnswers.take(&pending.pauses)
+        case .disksLocked, .lockFailed: PendingAnswers.take(&pending.locks)
+        case .recorded, .recordFailed: PendingAnswers.take(&pending.records)
+        default: true
+        }
+    }
+
+    private mutating func effect(of event: Event) -> [Action] {
         switch event {
         case .linkUp: linkUp()
         case .linkDown: linkDown()
@@ -241,7 +278,7 @@ public struct SourceHandOver: Hashable, Sendable {
         case .deciding, .retaking(.byDecision), .resolvedHere, .split:
             return actions + [.reconnect]
         case .ended where pendingVoid != nil:
-            return actions + [.startTimer(.abandon, timeouts.abandon), .reconnect]
+            return actions + [.reconnect]
         case .freed, .ended:
             return actions
         }
@@ -263,9 +300,10 @@ public struct SourceHandOver: Hashable, Sendable {
             guard !isLinked, doubt == nil, phase == .committed || phase == .serving else { return [] }
             return report(.committedAndSilent)
         case .abandon:
-            guard !isLinked, pendingVoid != nil, phase == .copying || phase == .ended else { return [] }
-            // The VM runs here. A destination that said READY and is still alive stays stopped, in doubt.
-            pendingVoid = nil
+            guard !isLinked, pendingVoid != nil, phase == .copying else { return [] }
+            // The migration is over and the VM runs here. A destination that said READY and lives stays stopped, in
+            // doubt, so it is still told should it ever be reached.
+            pendingVoid = .final
             phase = .ended
             return [.ended(.stayedUntold)]
         case .retry:
