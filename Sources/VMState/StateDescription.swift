@@ -37,7 +37,7 @@ public struct StateDescription: Equatable, Sendable {
     }
 
     /// Adds another description's rows below `name`.
-    mutating func add(_ name: String, _ part: StateDescription) {
+    public mutating func add(_ name: String, _ part: StateDescription) {
         for row in part.rows { add("\(name).\(row.name)", row.value) }
     }
 
@@ -49,15 +49,13 @@ public struct StateDescription: Equatable, Sendable {
         bytes.map { ($0 < 16 ? "0" : "") + String($0, radix: 16) }.joined(separator: " ")
     }
 
-    /// The fields that differ, as "general.rax: 0x1, then 0x2".
-    public func differences(from other: StateDescription) -> [String] {
-        let mine = Dictionary(rows.map { ($0.name, $0.value) }, uniquingKeysWith: { first, _ in first })
-        let theirs = Dictionary(other.rows.map { ($0.name, $0.value) }, uniquingKeysWith: { first, _ in first })
-        var names = rows.map(\.name)
-        names += other.rows.map(\.name).filter { mine[$0] == nil }
+    /// The fields that differ from an earlier description, as "general.rax: 0x1, then 0x2".
+    public func differences(from earlier: StateDescription) -> [String] {
+        let before = Dictionary(earlier.rows.map { ($0.name, $0.value) }, uniquingKeysWith: { first, _ in first })
+        let after = Dictionary(rows.map { ($0.name, $0.value) }, uniquingKeysWith: { first, _ in first })
+        let names = earlier.rows.map(\.name) + rows.map(\.name).filter { before[$0] == nil }
         return names.compactMap { name in
-            let a = mine[name] ?? "absent"
-            let b = theirs[name] ?? "absent"
+            let (a, b) = (before[name] ?? "absent", after[name] ?? "absent")
             return a == b ? nil : "\(name): \(a), then \(b)"
         }
     }

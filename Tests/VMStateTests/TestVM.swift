@@ -6,7 +6,7 @@ import KVM
 import Testing
 import Units
 
-@testable import VMState
+import VMState
 
 let isKVMUsable = access("/dev/kvm", R_OK | W_OK) == 0
 

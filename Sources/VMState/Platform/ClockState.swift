@@ -42,17 +42,25 @@ public enum ClockAdvance: Hashable, Sendable {
 }
 
 /// What the restored clock of a VM means for the TSCs of its vCPUs.
-public struct ClockContinuation: Sendable {
-    /// The guest's clock and the host's TSC at one instant of the source, and at one of this host.
-    let sourceClock: UInt64
-    let sourceTSC: UInt64
-    let clock: UInt64
-    let tsc: UInt64
+public struct ClockContinuation: Hashable, Sendable {
+    /// The guest's clock in nanoseconds and the host's TSC at one instant of the source.
+    public var sourceClock: UInt64
+    public var sourceTSC: UInt64
+    /// The same at one instant of this host, after the clock was restored.
+    public var clock: UInt64
+    public var tsc: UInt64
+
+    public init(sourceClock: UInt64, sourceTSC: UInt64, clock: UInt64, tsc: UInt64) {
+        self.sourceClock = sourceClock
+        self.sourceTSC = sourceTSC
+        self.clock = clock
+        self.tsc = tsc
+    }
 
     /// What is added to the TSC offset that a vCPU had at the source: the difference of the hosts' TSCs, and as much
     /// as the guest's clock has gone on (kernel document on KVM_VCPU_TSC_OFFSET). One value for all vCPUs, so that
     /// their TSCs stay as far apart as they were.
-    func tscShift(kiloHertz: UInt32) -> Int64 {
+    public func tscShift(kiloHertz: UInt32) -> Int64 {
         let nanoseconds = Int64(truncatingIfNeeded: clock &- sourceClock)
         let product = nanoseconds.magnitude.multipliedFullWidth(by: UInt64(kiloHertz))
         // A clock difference below 2^62 and a frequency below 2^32 leave a quotient below 2^74: cut it, do not trap.
