@@ -91,7 +91,10 @@ let package = Package(
         .testTarget(name: "DirtyLogTests", dependencies: ["CKVM", "DirtyLog", "KVM", "Units"], swiftSettings: program),
         .testTarget(
             name: "MigrateTests",
-            dependencies: ["DirtyLog", "Migrate", "Units", .product(name: "Logging", package: "swift-log")],
+            dependencies: [
+                "CPageKernels", "DirtyLog", "Migrate", "Units", .product(name: "Logging", package: "swift-log"),
+            ],
+            exclude: ["Golden"],
             swiftSettings: program),
         .testTarget(
             name: "MachineTests",
