@@ -17,6 +17,7 @@ extension SourceCoordinator {
             try harvest()
             let limits = migration.limits
             let residue = pendingPages
+            noteDirtied(residue)
             switch decide(residue: residue, limits: limits) {
             case .anotherRound:
                 try sendRound(residue)
@@ -58,10 +59,23 @@ extension SourceCoordinator {
 
     // MARK: - Rounds
 
+    /// What the last round's time has dirtied, for the policy and for people.
+    private func noteDirtied(_ pages: Int) {
+        guard let last = rounds.indices.last, rounds[last].dirtiedPages == 0 else { return }
+        rounds[last].dirtiedPages = UInt64(pages)
+        let rate = Double(pages * pageByteCount) / max(rounds[last].seconds, 1e-6)
+        migration.meter.note(dirtyBytesPerSecond: rate, expectedDowntime: nil)
+    }
+
     private func sendRound(_ pages: Int) throws {
         let index = rounds.count
         let before = totals
         migration.meter.beginRound(index, pages: UInt64(pages), sentBefore: before.pages)
+        let progress = migration.progress
+        driver?.sendProgress(
+            ProgressRecord(
+                round: UInt32(clamping: index), pagesSent: before.pages, pagesTotal: progress.pagesTotal,
+                bytesPerSecond: UInt64(max(progress.bytesPerSecond, 0))))
         let begun = MonotonicInstant.now
         let isFirst = index == 0
         try pass(findsHoles: isFirst, isPaused: false, pages: pages)
@@ -132,6 +146,7 @@ extension SourceCoordinator {
         driver.situation.update { state in
             state.failure = nil
             state.mayTryAgain = false
+            state.refusedWish = nil
         }
         driver.submit(.stopAndCopy(readyWithin: max(limits.maxDowntime * 2, .milliseconds(200))))
         while true {
@@ -142,6 +157,8 @@ extension SourceCoordinator {
                 }
                 if state.outcome != nil { return .ended }
                 if state.failure != nil, state.mayTryAgain || state.lostLink != nil { return .failed }
+                // The machine did not even begin: the link is down, or the last attempt is not settled.
+                if state.phase == .copying, state.refusedWish != nil { return .failed }
                 return nil
             }
             switch next {

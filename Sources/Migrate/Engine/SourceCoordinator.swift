@@ -159,8 +159,9 @@ final class SourceCoordinator {
     private func close(_ outcome: MigrationOutcome) {
         let machineStays = outcome != .completed && outcome != .droppedHere
         for lane in lanes { lane.leave(orderly: outcome == .completed) }
-        driver?.closeSession()
+        // In this order: a dialler must not attach a connection to a link that has ended.
         migration.finishRedialling()
+        driver?.closeSession()
         migration.wishes.withLock { wishes in
             wishes.driver = nil
             wishes.lanes = []

@@ -84,6 +84,9 @@ final class SourceHandOverDriver: Sendable {
     /// Sends the captured state, section by section.
     func sendState(_ sections: [StateSection]) { link.send(sections.map { .state($0) }) }
 
+    /// What the destination shows to people.
+    func sendProgress(_ progress: ProgressRecord) { link.send(.progress(progress)) }
+
     func sendDigest(_ digest: DigestRecord) { link.send(.digest(digest)) }
 
     /// Says END, closes the link and ends the timers. Not from a thread of the link or of the timers.
