@@ -44,7 +44,7 @@ public final class OutgoingMigration: Sendable {
         self.logger = logger
         limiter = BandwidthLimiter(bytesPerSecond: options.limits.maxBandwidth)
         meter = MigrationMeter(pagesTotal: machine.memory.reduce(0) { $0 + UInt64($1.pageCount) })
-        wishes.withLock { $0.limits = options.limits }
+        wishes.withLock { $0.limits = options.limits.withoutThrottle }
     }
 
     /// Moves the VM. Blocks until it runs at the destination, or runs on here, or a person has decided in doubt. If the
@@ -72,7 +72,7 @@ public final class OutgoingMigration: Sendable {
 
     /// New limits, from now on.
     public func update(limits: MigrationLimits) {
-        wishes.withLock { $0.limits = limits }
+        wishes.withLock { $0.limits = limits.withoutThrottle }
         limiter.setLimit(bytesPerSecond: limits.maxBandwidth)
     }
 
@@ -102,5 +102,14 @@ public final class OutgoingMigration: Sendable {
             lane.interrupt()
             lane.connection.shutDown(because: reason)
         }
+    }
+}
+
+extension MigrationLimits {
+    /// A `MigratableMachine` cannot hold its vCPUs back, so the policy must not count on it.
+    fileprivate var withoutThrottle: MigrationLimits {
+        var limits = self
+        limits.maxThrottle = 0
+        return limits
     }
 }

@@ -16,7 +16,7 @@ extension SourceCoordinator {
             session: session?.identifier.description ?? "", lanes: lanes.count, totalSeconds: elapsed.inSeconds,
             setupSeconds: setup.inSeconds, downtimeMilliseconds: outcome == .completed ? downtime : nil,
             phases: phases, destinationLoadMilliseconds: timings.map { Double($0.load) / 1e6 },
-            destinationLastPageMilliseconds: timings.map { Double($0.lastPage) / 1e6 }, rounds: rounds,
+            destinationLastPageMilliseconds: timings.map { Double($0.lastPage) / 1e6 }, rounds: rounds.map(RoundReport.init),
             attempts: attempts, pagesTotal: unique, pagesSent: counts.pages, pagesZero: counts.zeroPages,
             pagesResent: counts.pages - min(counts.pages, unique), bytesSent: counts.bytes,
             downtimeBytes: downtimeBytes,

@@ -15,19 +15,21 @@ extension SourceCoordinator {
         while true {
             try checkWishes()
             try harvest()
+            noteRound()
             let limits = migration.limits
-            let residue = pendingPages
-            noteDirtied(residue)
-            switch decide(residue: residue, limits: limits) {
-            case .anotherRound:
-                try sendRound(residue)
+            switch PreCopyPolicy.decide(
+                history: rounds, limits: limits, fixedCost: fixedCost, elapsed: migration.meter.elapsed)
+            {
+            case .anotherRound, .throttle:
+                // Limits that allow throttling do not come here: see `MigrationOptions`.
+                try sendRound()
             case .stopAndCopy where seenEpoch < epoch:
                 // What is still on its way would be waited for in the pause.
                 try drain()
             case .stopAndCopy:
                 if try handOver(limits) { return }
             case .giveUp(let reason):
-                throw MigrationError(.notConverging, reason)
+                throw MigrationError(.notConverging, "\(reason); the VM runs on here")
             }
         }
     }
@@ -59,15 +61,19 @@ extension SourceCoordinator {
 
     // MARK: - Rounds
 
-    /// What the last round's time has dirtied, for the policy and for people.
-    private func noteDirtied(_ pages: Int) {
-        guard let last = rounds.indices.last, rounds[last].dirtiedPages == 0 else { return }
-        rounds[last].dirtiedPages = UInt64(pages)
-        let rate = Double(pages * pageByteCount) / max(rounds[last].seconds, 1e-6)
-        migration.meter.note(dirtyBytesPerSecond: rate, expectedDowntime: nil)
+    /// Completes the last round's statistics, now that its residue is known. Called again when the residue was read
+    /// again, after a drain or a failed attempt.
+    private func noteRound() {
+        guard let begun = roundBegun, let last = rounds.indices.last else { return }
+        rounds[last].duration = .now - begun
+        rounds[last].pagesDirtied = pendingPages
+        rounds[last].residuePages = pendingPages
+        let prediction = PreCopyPolicy.prediction(history: rounds, limits: migration.limits, fixedCost: fixedCost)
+        migration.meter.note(dirtyBytesPerSecond: rounds[last].dirtyRate, expectedDowntime: prediction?.total)
     }
 
-    private func sendRound(_ pages: Int) throws {
+    private func sendRound() throws {
+        let pages = pendingPages
         let index = rounds.count
         let before = totals
         migration.meter.beginRound(index, pages: UInt64(pages), sentBefore: before.pages)
@@ -76,16 +82,16 @@ extension SourceCoordinator {
             ProgressRecord(
                 round: UInt32(clamping: index), pagesSent: before.pages, pagesTotal: progress.pagesTotal,
                 bytesPerSecond: UInt64(max(progress.bytesPerSecond, 0))))
-        let begun = MonotonicInstant.now
-        let isFirst = index == 0
-        try pass(findsHoles: isFirst, isPaused: false, pages: pages)
+        roundBegun = .now
+        try pass(findsHoles: index == 0, isPaused: false, pages: pages)
+        // A long round's end is hidden behind the next one's beginning; a short one must not measure buffers.
         if pages < 16 * pagesPerStripe { try drain() }
         let sent = totals
-        let duration = MonotonicInstant.now - begun
         rounds.append(
-            RoundReport(
-                index: index, pages: sent.pages - before.pages, zeroPages: sent.zeroPages - before.zeroPages,
-                bytes: sent.bytes - before.bytes, seconds: duration.inSeconds, dirtiedPages: 0))
+            RoundStatistics(
+                index: index, pagesSent: Int(clamping: sent.pages - before.pages),
+                zeroPages: Int(clamping: sent.zeroPages - before.zeroPages), bytes: sent.bytes - before.bytes,
+                duration: .zero, pagesDirtied: 0, residuePages: 0))
     }
 
     /// Sends `pending` over all lanes, behind it a marker, and empties it.

@@ -8,7 +8,11 @@ import Units
 final class SourceCoordinator {
     let migration: OutgoingMigration
     var lanes: [SourceLane] = []
-    var rounds: [RoundReport] = []
+    var rounds: [RoundStatistics] = []
+    /// When the last round began.
+    var roundBegun: MonotonicInstant?
+    /// The part of the downtime that does not depend on memory: measured on slow hosts, so that it is rather too long.
+    let fixedCost: Duration = .milliseconds(3)
     var driver: SourceHandOverDriver?
     var session: SourceSession?
     var tracker: (any DirtyTracker)?

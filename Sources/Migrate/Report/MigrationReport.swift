@@ -10,6 +10,15 @@ public struct RoundReport: Codable, Equatable, Sendable {
     public var seconds: Double
     /// Pages dirtied while it ran.
     public var dirtiedPages: UInt64
+
+    init(_ round: RoundStatistics) {
+        index = round.index
+        pages = UInt64(clamping: round.pagesSent)
+        zeroPages = UInt64(clamping: round.zeroPages)
+        bytes = round.bytes
+        seconds = round.duration.seconds
+        dirtiedPages = UInt64(clamping: round.pagesDirtied)
+    }
 }
 
 /// The parts of the downtime, in milliseconds, in their order. They add up to the blackout.
