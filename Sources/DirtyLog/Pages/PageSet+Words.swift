@@ -59,7 +59,9 @@ extension PageSet {
     ) {
         let indices = wordIndices(firstPage: firstPage, wordCount: source.count)
         guard !indices.isEmpty else { return }
-        for index in indices { unsafe operation(&storage[index], source[index - indices.lowerBound]) }
+        unsafe storage.withUnsafeMutableBufferPointer { words in
+            for index in indices { unsafe operation(&words[index], source[index - indices.lowerBound]) }
+        }
         storage[storage.count - 1] &= lastWordMask
     }
 
