@@ -71,9 +71,9 @@ public final class GuestMemory: @unchecked Sendable {
         self.byteCount = byteCount
         self.backing = backing
         self.file = file
-        // A kernel without transparent huge pages says EINVAL; memory is as good without, only slower. A core dump
-        // of the VMM is not the place for guest RAM.
-        if backing == .anonymous { unsafe ckvm_madvise(aligned, byteCount, CKVM_MADV_HUGEPAGE) }
+        // A kernel without transparent huge pages says EINVAL; memory is as good without, only slower. A memfd gets them
+        // where the host's shmem_enabled is "advise". A core dump of the VMM is not the place for guest RAM.
+        if backing != .hugetlb { unsafe ckvm_madvise(aligned, byteCount, CKVM_MADV_HUGEPAGE) }
         unsafe ckvm_madvise(aligned, byteCount, CKVM_MADV_DONTDUMP)
     }
 

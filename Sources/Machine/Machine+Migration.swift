@@ -36,34 +36,34 @@ extension Machine: MigratableMachine {
     // MARK: Stopping and starting
 
     public func pause() throws -> UInt64 {
-        try moment.withLock { moment throws(MachineError) in
-            guard moment == .running else {
-                throw MachineError(
-                    .wrongMoment, "cannot pause: the machine is \(moment == .paused ? "paused already" : "stopped")")
+        try control.withLock { _ in
+            let before = moment.withLock { $0 }
+            guard before == .running else {
+                throw MachineError(.wrongMoment, "cannot pause: the machine is \(before.rawValue) already")
             }
-            moment = .paused
+            let leftAt = group.pause()
+            for device in devices { device.quiesce() }
+            moment.withLock { $0 = .paused }
+            // A guest that ended before it was stopped must not be moved as if it lived.
+            if let outcome = group.outcome { throw MachineError(.guestEnded, "cannot pause: \(outcome)") }
+            return leftAt
         }
-        let leftAt = group.pause()
-        for device in devices { device.quiesce() }
-        // A guest that ended while it was being stopped must not be moved as if it lived.
-        if let outcome = group.outcome { throw MachineError(.guestEnded, "cannot pause: \(outcome)") }
-        return leftAt
     }
 
     public func resume() throws -> UInt64 {
-        if let outcome = group.outcome { throw MachineError(.guestEnded, "cannot resume: \(outcome)") }
-        try moment.withLock { moment throws(MachineError) in
-            guard moment == .paused else {
-                throw MachineError(
-                    .wrongMoment, "cannot resume: the machine is \(moment == .running ? "running already" : "stopped")")
+        try control.withLock { _ in
+            if let outcome = group.outcome { throw MachineError(.guestEnded, "cannot resume: \(outcome)") }
+            let before = moment.withLock { $0 }
+            guard before == .paused else {
+                throw MachineError(.wrongMoment, "cannot resume: the machine is \(before.rawValue) already")
             }
-            moment = .running
+            // The clock first. A restored VM's clock was set when its state was, and has gone on since; what is left
+            // is to tell each guest clock that it stood still, so that the guest's watchdogs forgive the gap.
+            for vcpu in group.vcpus { try vcpu.notifyClockPaused() }
+            for device in devices { device.unquiesce() }
+            moment.withLock { $0 = .running }
+            return group.resume()
         }
-        // The clock first. A restored VM's clock was set when its state was, and has gone on since; what is left is to
-        // tell each guest clock that it stood still, so that the guest's watchdogs forgive the gap.
-        for vcpu in group.vcpus { try vcpu.notifyClockPaused() }
-        for device in devices { device.unquiesce() }
-        return group.resume()
     }
 
     // MARK: State

@@ -26,10 +26,13 @@ public final class Machine: Sendable {
     /// The MSRs that KVM here can save.
     let saveableMSRs: [UInt32]
     let moment = Mutex(Moment.paused)
+    /// Held by whoever changes the moment, so that one change ends before the next begins. Never taken by a vCPU's or
+    /// the console's thread.
+    let control = Mutex<Void>(())
     let warnings = Mutex<[StateWarning]>([])
 
     /// What the machine is doing, as those who control it see it. The guest's own end is the vCPU group's business.
-    enum Moment: Equatable {
+    enum Moment: String {
         case paused, running, stopped
     }
 
@@ -121,15 +124,14 @@ public final class Machine: Sendable {
     deinit { stop() }
 
     /// Ends the machine: its vCPUs stop for good and their threads end. RAM and KVM's objects go away with the machine
-    /// itself. What the guest wrote to the serial line has been delivered when this returns.
+    /// itself. What the guest wrote to the serial line has been delivered when this returns (unless the sink calls it).
     public func stop() {
-        let before = moment.withLock { moment in
-            defer { moment = .stopped }
-            return moment
+        control.withLock { _ in
+            guard moment.withLock({ $0 }) != .stopped else { return }
+            group.end(.stopped)
+            group.finish()
+            moment.withLock { $0 = .stopped }
         }
-        guard before != .stopped else { return }
-        group.end(.stopped)
-        group.finish()
         console.close()
     }
 
@@ -137,6 +139,14 @@ public final class Machine: Sendable {
 
     /// Whether the vCPUs run.
     public var isRunning: Bool { moment.withLock { $0 } == .running && group.outcome == nil }
+
+    /// Checks that the machine is paused.
+    func requirePaused(_ purpose: String) throws(MachineError) {
+        let moment = moment.withLock { $0 }
+        guard moment == .paused else {
+            throw MachineError(.wrongMoment, "cannot \(purpose): the machine is \(moment.rawValue), not paused")
+        }
+    }
 
     /// How the guest or the machine ended; nil while it lives.
     public var outcome: MachineOutcome? { group.outcome }
@@ -181,11 +191,5 @@ public final class Machine: Sendable {
             throw MachineError(.invalidOptions, "the machine has no vcpu \(index)")
         }
         return try VCPUState.capture(from: group.vcpus[index], msrs: saveableMSRs).state.stateDescription
-    }
-
-    func requirePaused(_ purpose: String) throws(MachineError) {
-        guard moment.withLock({ $0 }) == .paused else {
-            throw MachineError(.wrongMoment, "cannot \(purpose): the machine is not paused")
-        }
     }
 }

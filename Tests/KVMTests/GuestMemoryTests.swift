@@ -32,7 +32,7 @@ private func freeHugePages() -> Int {
     @Test(arguments: backings)
     func populationFollowsWrites(_ backing: MemoryBacking) throws {
         let memory = try GuestMemory(byteCount: 8 << 20, backing: backing)
-        if backing == .anonymous { try memory.setHugePages(false) }
+        try memory.setHugePages(false)
         let pagemap = try Pagemap()
         for page in [0, 5, 511, 512, 1000, 2047] {
             memory.base.storeBytes(of: 1, toByteOffset: page * 4096, as: UInt8.self)

@@ -58,6 +58,19 @@ struct PauseTests {
         #expect(median(resumes) < 1_000_000)
     }
 
+    /// Guests that never leave by themselves: an endless loop, and a halt with interrupts off.
+    @Test(arguments: [[0xEB, 0xFE], [0xFA, 0xF4]] as [[UInt8]])
+    func stubbornGuestsStop(_ code: [UInt8]) throws {
+        let machine = try Machine.tiny(code, vcpus: 2)
+        for _ in 0..<20 {
+            _ = try machine.resume()
+            usleep(1000)
+            _ = try machine.pause()
+        }
+        _ = try machine.resume()
+        machine.stop()
+    }
+
     /// The wrong call at the wrong moment is an error and changes nothing.
     @Test func wrongMomentsAreRefused() throws {
         let machine = try Machine.selftest("rate=1")

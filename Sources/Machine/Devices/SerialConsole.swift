@@ -51,10 +51,13 @@ final class SerialConsole: Sendable {
         }
     }
 
-    /// Waits until the sink has all that was written, and ends its thread. Not on the sink's own thread.
+    /// Waits until the sink has all that was written, and ends its thread.
     func close() {
-        state.change { $0.isClosed = true }
-        thread?.join()
+        let wasClosed = state.change { state in
+            defer { state.isClosed = true }
+            return state.isClosed
+        }
+        if !wasClosed { thread?.join() }
     }
 
     private static func deliver(from state: Monitor<State>, to sink: SerialSink) {

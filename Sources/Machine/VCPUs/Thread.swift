@@ -23,8 +23,14 @@ final class Thread: @unchecked Sendable {
     /// Sends the signal that makes KVM_RUN return. The thread must not have been joined.
     func kick() { unsafe pthread_kill(handle, ckvm_kick_signal()) }
 
-    /// Waits for the thread's end. Once.
-    func join() { unsafe pthread_join(handle, nil) }
+    /// Waits for the thread's end. Once; a thread that would wait for itself is left to end by itself.
+    func join() {
+        if isCurrent {
+            unsafe pthread_detach(handle)
+        } else {
+            unsafe pthread_join(handle, nil)
+        }
+    }
 
     /// Whether the caller is this thread.
     var isCurrent: Bool { unsafe pthread_equal(handle, pthread_self()) != 0 }
