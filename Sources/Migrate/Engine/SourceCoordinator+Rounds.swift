@@ -97,7 +97,8 @@ extension SourceCoordinator {
     /// Sends `pending` over all lanes, behind it a marker, and empties it.
     func pass(findsHoles: Bool, isPaused: Bool, pages: Int) throws {
         epoch += 1
-        let work = LanePass(pages: pending, findsHoles: findsHoles, isPaused: isPaused, epoch: epoch)
+        let work = LanePass(
+            pages: pending, findsHoles: findsHoles, isPaused: isPaused, rearms: !isPaused, epoch: epoch)
         do {
             if pages <= Self.smallPass {
                 for lane in lanes { try lane.runHere(work) }
@@ -196,7 +197,8 @@ extension SourceCoordinator {
         let before = totals
         try harvest()
         let early = pendingPages > Self.smallPass
-        // A large residue is on its way while the state is captured; a small one is not worth waking the lanes for.
+        // A large residue is on its way while the state is captured; a small one is not worth waking the lanes for. It is
+        // rearmed, or the harvest below would report it again, and it would be sent twice.
         if early { for lane in lanes { lane.begin(LanePass(pages: pending, findsHoles: false, isPaused: true)) } }
         let logged = MonotonicInstant.now
         let state = Result { try migration.machine.captureState() }

@@ -19,9 +19,11 @@ struct LanePass: Sendable {
     var pages: [PageSet]
     /// Ask which pages were ever populated, and send the others as holes without reading them.
     var findsHoles: Bool
-    /// The VM stands still: the bandwidth cap does not apply, and pages need no protection. (Should the VM go on here
-    /// after all, pages that were not protected again are reported again.)
+    /// The VM stands still: the bandwidth cap does not apply.
     var isPaused: Bool
+    /// Protect pages again before they are read. Only where nothing writes any more and the log is not read again can
+    /// this be spared: pages that were not protected again are reported again.
+    var rearms = true
     /// A marker that follows the pages.
     var epoch: UInt64?
 }
@@ -189,7 +191,7 @@ final class SourceLane: @unchecked Sendable {
         guard !words.isEmpty else { return }
         let before = writer.counts.bytes
         // The order that loses nothing (DESIGN section 4): protect again, test population, read.
-        if !pass.isPaused {
+        if pass.rearms {
             try unsafe words.withWords { try unsafe context.tracker.rearm(region: number, firstPage: first, words: $0) }
         }
         if pass.findsHoles {
