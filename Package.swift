@@ -87,7 +87,9 @@ let package = Package(
 
         .testTarget(name: "SelfTestTests", dependencies: ["SelfTest", "Units"], swiftSettings: program),
         .testTarget(name: "KVMTests", dependencies: ["CKVM", "KVM", "Units"], swiftSettings: program),
-        .testTarget(name: "VMStateTests", dependencies: ["CKVM", "KVM", "VMState", "Units"], swiftSettings: program),
+        .testTarget(
+            name: "VMStateTests", dependencies: ["CKVM", "KVM", "VMState", "Units"], exclude: ["Golden"],
+            swiftSettings: program),
         .testTarget(name: "DirtyLogTests", dependencies: ["CKVM", "DirtyLog", "KVM", "Units"], swiftSettings: program),
         .testTarget(
             name: "MigrateTests",

@@ -1,9 +1,9 @@
 /// A saved state for people: rows of field and value, for `migratectl inspect` and for comparing two states.
 
 /// The fields of a section, in the schema's order.
-public struct StateDescription: Equatable, Sendable {
+public struct StateDescription: Equatable, Sendable, Codable {
     /// One field. `name` is a path ("system.cs.base"); it occurs once.
-    public struct Row: Hashable, Sendable {
+    public struct Row: Hashable, Sendable, Codable {
         public var name: String
         public var value: String
 

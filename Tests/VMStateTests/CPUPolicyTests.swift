@@ -12,7 +12,7 @@ private func makeHost(_ change: (inout HostCPU, inout [CPUIDEntry]) -> Void = { 
         CPUIDEntry(leaf: 0, eax: 0x14, ebx: 0x756E_6547, ecx: 0x6C65_746E, edx: 0x4965_6E69),  // GenuineIntel
         CPUIDEntry(leaf: 1, eax: 0x50654, ebx: 0, ecx: 0x8120_0001 | 1 << 5, edx: 0x0600_0001),
         CPUIDEntry(leaf: 4, subleaf: 0, hasSubleaves: true, eax: 0x1C00_4121),
-        CPUIDEntry(leaf: 7, hasSubleaves: true, eax: 1, ebx: 0x0001_0021, ecx: 0x4, edx: 0),
+        CPUIDEntry(leaf: 7, hasSubleaves: true, eax: 1, ebx: 0x0001_0021, ecx: 0x4, edx: 1 << 29),
         CPUIDEntry(leaf: 7, subleaf: 1, hasSubleaves: true, eax: 0x10),
         CPUIDEntry(leaf: 0xA, eax: 0x0730_0402),
         CPUIDEntry(leaf: 0xB, hasSubleaves: true, eax: 1, ebx: 2, ecx: 0x100, edx: 77),
@@ -28,7 +28,7 @@ private func makeHost(_ change: (inout HostCPU, inout [CPUIDEntry]) -> Void = { 
     ]
     var host = HostCPU(
         cpuid: CPUIDTable([]), msrs: [0x10, 0xC1, 0x174, 0x6E0, 0xDA0, 0x4B56_4D01, 0xC000_0081],
-        tscKHz: 2_600_000, canScaleTSC: false, xsaveByteCount: 4096)
+        tscKHz: 2_600_000, canScaleTSC: false, xsaveByteCount: 4096, archCapabilities: 0x0400_0029)
     change(&host, &entries)
     host.cpuid = CPUIDTable(entries)
     return host
@@ -74,6 +74,15 @@ struct CPUPolicyTests {
         #expect(
             mismatches(makeHost(0xD, 5, .ebx, 832))
                 == ["xsave-opmask layout 64 bytes at 1088, here 64 bytes at 832"])
+    }
+
+    /// What the guest believes its CPU to be immune against.
+    @Test func missingImmunitiesAreNamed() {
+        #expect(
+            mismatches(makeHost { host, _ in host.archCapabilities = 0x1 }) == [
+                "skip-l1dfl-vmentry", "mds-no", "gds-no",
+            ])
+        #expect(mismatches(makeHost { host, _ in host.archCapabilities = .max }) == [])
     }
 
     /// A host without AVX-512 lacks its state components, their room and the feature.
@@ -156,7 +165,7 @@ struct CPUPolicyTests {
         let bytes = policy.encoded()
         #expect(try CPUPolicy(decoding: bytes) == policy)
         #expect(try CPUPolicy(decoding: bytes).encoded() == bytes)
-        #expect(bytes.count == 20 + 28 * policy.cpuid.entries.count + 4 * policy.msrs.count)
+        #expect(bytes.count == 28 + 28 * policy.cpuid.entries.count + 4 * policy.msrs.count)
     }
 
     @Test func truncation() {
@@ -204,10 +213,10 @@ struct CPUPolicyTests {
         #expect(message { $0[0] = 0 } == "CPU policy has version 0, which never was")
         #expect(message { $0[2] = 1 } == "CPU policy has unknown flags 1")
         #expect(
-            message { $0.replaceSubrange(12..<16, with: [0, 0, 1, 0]) }
+            message { $0.replaceSubrange(20..<24, with: [0, 0, 1, 0]) }
                 == "CPU policy has 65536 CPUID entries, more than the 1024 allowed")
         #expect(
-            message { $0.replaceSubrange(16..<20, with: [0, 0, 0, 255]) }
+            message { $0.replaceSubrange(24..<28, with: [0, 0, 0, 255]) }
                 == "CPU policy has 4278190080 MSRs, more than the 4096 allowed")
         #expect(
             message { $0 = [UInt8](repeating: 0, count: 70_000) }

@@ -156,6 +156,18 @@ public enum CPUFeatures {
         return "xsave-" + (known.indices.contains(number) ? known[number] : "component-\(number)")
     }
 
+    private static let archCapabilityNames = """
+        rdcl-no ibrs-all rsba skip-l1dfl-vmentry ssb-no mds-no pschange-mc-no tsx-ctrl taa-no mcu-control
+        misc-package-ctls energy-filtering-ctl doitm sbdr-ssdp-no fbsdp-no psdp-no - fb-clear fb-clear-ctrl rrsba bhi-no
+        xapic-disable-status - overclocking-status pbrsb-no gds-ctrl gds-no rfds-no rfds-clear
+        """.split(whereSeparator: { $0 == " " || $0 == "\n" }).map(String.init)
+
+    /// A bit of IA32_ARCH_CAPABILITIES: "mds-no" for bit 5.
+    static func archCapabilityName(_ bit: Int) -> String {
+        let names = archCapabilityNames
+        return names.indices.contains(bit) && names[bit] != "-" ? names[bit] : "arch-capabilities[\(bit)]"
+    }
+
     private static func bits(_ numbers: Int...) -> UInt32 { numbers.reduce(0) { $0 | 1 << UInt32($1) } }
 
     private static let placesByName: [String: [CPUIDBit]] = {

@@ -28,6 +28,7 @@ extension CPUPolicy {
             found.append(CPUMismatch(name: "cpu vendor", detail: "\(vendor), here \(host.cpuid.vendor)"))
         }
         found += missingFeatures(on: host)
+        found += missingImmunities(on: host)
         found += sizes(on: host)
         found += stateLayout(on: host)
         found += missingMSRs(on: host)
@@ -50,6 +51,14 @@ extension CPUPolicy {
             }
         }
         return found
+    }
+
+    /// A guest that was told that its CPU has no Meltdown runs without its remedy against it: it must not come to a CPU
+    /// that has it. KVM refuses such a value too, but only when the pages have moved.
+    private func missingImmunities(on host: HostCPU) -> [CPUMismatch] {
+        let missing = archCapabilities & ~host.archCapabilities
+        return (0..<64).filter { missing & 1 << UInt64($0) != 0 }
+            .map { CPUMismatch(name: CPUFeatures.archCapabilityName($0)) }
     }
 
     private func sizes(on host: HostCPU) -> [CPUMismatch] {

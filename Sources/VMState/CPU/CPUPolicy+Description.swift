@@ -6,6 +6,10 @@ extension CPUPolicy {
         var rows = StateDescription()
         rows.add("vendor", vendor)
         rows.add("features", CPUFeatures.names(in: cpuid).joined(separator: " "))
+        let immunities = (0..<64).filter { archCapabilities & 1 << UInt64($0) != 0 }
+        rows.add(
+            "archCapabilities",
+            immunities.isEmpty ? "none" : immunities.map(CPUFeatures.archCapabilityName).joined(separator: " "))
         rows.add("tsc", "\(tscKHz) kHz")
         rows.add("xsave.host", "\(xsaveByteCount) bytes")
         rows.add("xsave.guest", "\(guestXSaveByteCount) bytes")

@@ -17,11 +17,12 @@ extension CPUPolicy {
     /// The policy's bytes.
     public func encoded() -> [UInt8] {
         var bytes: [UInt8] = []
-        bytes.reserveCapacity(20 + cpuid.entries.count * 28 + msrs.count * 4)
+        bytes.reserveCapacity(28 + cpuid.entries.count * 28 + msrs.count * 4)
         bytes.append(littleEndian: Self.version)
         bytes.append(littleEndian: 0 as UInt16)
         bytes.append(littleEndian: tscKHz)
         bytes.append(littleEndian: xsaveByteCount)
+        bytes.append(littleEndian: archCapabilities)
         bytes.append(littleEndian: UInt32(cpuid.entries.count))
         bytes.append(littleEndian: UInt32(msrs.count))
         for entry in cpuid.entries {
@@ -54,6 +55,7 @@ extension CPUPolicy {
         guard reserved == 0 else { throw StateError(.malformed, "CPU policy has unknown flags \(reserved)") }
         tscKHz = try reader.next()
         xsaveByteCount = try reader.next()
+        archCapabilities = try reader.next()
         guard tscKHz > 0 else { throw StateError(.invalidValue, "CPU policy has a TSC frequency of 0 kHz") }
         let entryCount = try reader.count(atMost: Self.maximumEntryCount, "CPUID entries")
         let msrCount = try reader.count(atMost: Self.maximumMSRCount, "MSRs")

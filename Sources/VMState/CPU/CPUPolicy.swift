@@ -13,12 +13,17 @@ public struct CPUPolicy: Hashable, Sendable {
     public var tscKHz: UInt32
     /// The size of the XSAVE area that the VM's first host asked for.
     public var xsaveByteCount: UInt32
+    /// IA32_ARCH_CAPABILITIES as the guest reads it; 0 when its CPUID has no such MSR.
+    public var archCapabilities: UInt64
 
-    public init(cpuid: CPUIDTable, msrs: [UInt32], tscKHz: UInt32, xsaveByteCount: UInt32) {
+    public init(
+        cpuid: CPUIDTable, msrs: [UInt32], tscKHz: UInt32, xsaveByteCount: UInt32, archCapabilities: UInt64 = 0
+    ) {
         self.cpuid = cpuid
         self.msrs = Set(msrs).sorted()
         self.tscKHz = tscKHz
         self.xsaveByteCount = xsaveByteCount
+        self.archCapabilities = archCapabilities
     }
 
     /// For a new VM: everything that this host offers and that can be moved.
@@ -44,7 +49,8 @@ public struct CPUPolicy: Hashable, Sendable {
         table.clear(feature: "ospke")
         table.describeTopology(vcpuCount: vcpuCount)
         self.init(
-            cpuid: table, msrs: host.msrs.sorted(), tscKHz: host.tscKHz, xsaveByteCount: host.xsaveByteCount)
+            cpuid: table, msrs: host.msrs.sorted(), tscKHz: host.tscKHz, xsaveByteCount: host.xsaveByteCount,
+            archCapabilities: table.contains(feature: "arch-capabilities") ? host.archCapabilities : 0)
     }
 
     /// The table of one vCPU: it differs from the others' in its APIC id.

@@ -14,13 +14,19 @@ public struct HostCPU: Equatable, Sendable {
     public var canScaleTSC: Bool
     /// The size of the XSAVE area that KVM here takes.
     public var xsaveByteCount: UInt32
+    /// IA32_ARCH_CAPABILITIES as KVM gives it to guests here: what the CPU is immune against, a bit each.
+    public var archCapabilities: UInt64
 
-    public init(cpuid: CPUIDTable, msrs: Set<UInt32>, tscKHz: UInt32, canScaleTSC: Bool, xsaveByteCount: UInt32) {
+    public init(
+        cpuid: CPUIDTable, msrs: Set<UInt32>, tscKHz: UInt32, canScaleTSC: Bool, xsaveByteCount: UInt32,
+        archCapabilities: UInt64 = 0
+    ) {
         self.cpuid = cpuid
         self.msrs = msrs
         self.tscKHz = tscKHz
         self.canScaleTSC = canScaleTSC
         self.xsaveByteCount = xsaveByteCount
+        self.archCapabilities = archCapabilities
     }
 
     /// Asks KVM. Makes a VM with one vCPU for the moment, since some answers depend on one.
@@ -39,10 +45,16 @@ public struct HostCPU: Equatable, Sendable {
         canScaleTSC = try kvmCall("cannot ask for TSC scaling") { () throws(KVMError) in
             try system.check(.tscControl) > 0
         }
-        (tscKHz, xsaveByteCount) = try kvmCall("cannot make a VM to ask it about its CPU") { () throws(KVMError) in
+        let entries = table.entries.map(\.kernelValue)
+        (tscKHz, xsaveByteCount, archCapabilities) = try kvmCall("cannot make a VM to ask it about its CPU") {
+            () throws(KVMError) in
             let vm = try system.makeVM()
             let vcpu = try vm.makeVCPU(index: 0)
-            return (UInt32(clamping: try vcpu.tscFrequency()), UInt32(clamping: vcpu.xsaveByteCount))
+            let frequency = UInt32(clamping: try vcpu.tscFrequency())
+            // KVM gives a guest the MSR only if its CPUID has the feature.
+            try vcpu.setCPUID(entries)
+            let capabilities = try vcpu.readMSRs([MSRNames.archCapabilities]).entries.first?.data ?? 0
+            return (frequency, UInt32(clamping: vcpu.xsaveByteCount), capabilities)
         }
     }
 }

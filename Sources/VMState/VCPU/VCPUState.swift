@@ -76,7 +76,7 @@ extension VCPUState {
         // does not look again when the offset changes.
         warnings += try restoreTSC(into: vcpu, clock: clock)
         try restoring("mp state", vcpu) { () throws(KVMError) in
-            // Before the registers: leaving the "waiting for SIPI" state resets some of them on some kernels.
+            // Before the registers: KVM acts on INIT and SIPI by this state, and both reset registers.
             try vcpu.setMPState(kvm_mp_state(mp_state: wire.mpState))
         }
         try restoring("system registers", vcpu) { () throws(KVMError) in
@@ -89,7 +89,8 @@ extension VCPUState {
         }
         warnings += try restoreMSRs(into: vcpu)
         try restoring("extended control registers", vcpu) { () throws(KVMError) in
-            // Before the XSAVE area, so that what XCR0 turns on is on when its contents arrive.
+            // KVM checks this and the XSAVE area each against CPUID, not against each other: this is merely the order
+            // in which a CPU would have to be given them.
             try vcpu.setExtendedControlRegisters(WireXCR.kernelValue(wire.xcrs))
         }
         try restoreXSave(into: vcpu)
