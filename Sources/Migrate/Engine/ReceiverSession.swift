@@ -24,6 +24,8 @@ final class ReceiverSession: Sendable {
     private let memory: DestinationMemory
     private let arrived = Mutex(Arrived())
     private let lanes: Monitor<[Int: DestinationLane]>
+    /// Lanes whose place is taken, whether or not they stand yet.
+    private let claimed = Mutex<Set<Int>>([])
     private let logger: Logger
 
     /// State that a source may make us keep, in bytes and in sections.
@@ -69,7 +71,9 @@ final class ReceiverSession: Sendable {
         guard greeting.session == identifier, constantTimeEqual(greeting.secret, laneSecret) else {
             throw Refusal(.unknownSession, "the lane does not belong to the session here")
         }
-        guard index < lanesGranted, lanes.read({ $0[index] }) == nil else {
+        // The place is taken at once: two connections may claim it at the same time.
+        let isMine = claimed.withLock { index < lanesGranted && $0.insert(index).inserted }
+        guard isMine else {
             throw Refusal(.protocolError, "lane \(index) was not granted, or is here already")
         }
         connection.setReadTimeout(nil)
