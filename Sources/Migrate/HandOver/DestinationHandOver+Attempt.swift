@@ -31,9 +31,10 @@ extension DestinationHandOver {
         case (.started, .starting(let entitlement)):
             phase = .running(entitlement)
             return [.cancelTimer(.doubt)] + (isLinked ? statement() : []) + [.note(.running)]
-        case (.startFailed, .starting(let entitlement)):
-            phase = .stopped(.startFailed(entitlement))
-            return report(.startFailed) + [.stayStopped(.startFailed(entitlement))]
+        case (.startFailed, .starting):
+            phase = .stopped(.startFailed)
+            // Without the disks: a person may have the VM run at the source instead.
+            return [.releaseDisks] + report(.startFailed) + [.stayStopped(.startFailed)]
         default:
             return []
         }
@@ -90,13 +91,11 @@ extension DestinationHandOver {
             case .ready:
                 phase = .deciding(instead: nil)
                 return [.record(.resolvedHere)]
-            case .stopped(.split), .stopped(.voidedByDecision):
-                if case .stopped(let stop) = phase { phase = .deciding(instead: stop) }
+            case .stopped(let stop):
+                // A failed start may be tried again while the source waits for it.
+                guard !isLinked || stop == .startFailed else { return [.object(.otherSideAnswers)] }
+                phase = .deciding(instead: stop)
                 return [.record(.resolvedHere)]
-            case .stopped(.startFailed(let entitlement)):
-                // The right to run was there already; only the start is tried again.
-                phase = .starting(entitlement)
-                return endDoubt() + [.runVM]
             default:
                 return [.object(.noDoubt)]
             }
@@ -213,6 +212,8 @@ extension DestinationHandOver {
             return statement()
         case .starting(.commit):
             return nil
+        case .stopped(.startFailed):
+            return endDoubt() + acknowledge + [.note(.void)] + forget(reason)
         case .stopped, .lost, .ended:
             return acknowledge
         }

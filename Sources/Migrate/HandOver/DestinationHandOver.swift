@@ -43,7 +43,7 @@ public struct DestinationHandOver: Hashable, Sendable {
         /// The source was resolved to run.
         case voidedByDecision
         /// COMMIT was heard, and the VM could not be started.
-        case startFailed(Entitlement)
+        case startFailed
         /// It ran here by a wrong word, and the source runs it.
         case split
     }
@@ -85,7 +85,9 @@ public struct DestinationHandOver: Hashable, Sendable {
         case releaseDisks
         /// Answered by `started` or `startFailed`.
         case runVM
+        /// Stop the vCPUs and unlock the disks.
         case pauseVM
+        /// Forget the VM, and unlock its disks should they be locked.
         case discardCopy
         /// Write the ledger, durably. Answered by `recorded` or `recordFailed`.
         case record(HandOverLedger.Phase)

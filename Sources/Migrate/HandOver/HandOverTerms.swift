@@ -88,6 +88,8 @@ public enum HandOverObjection: Hashable, Sendable {
     case noDoubt
     /// The word about the other side is missing.
     case wordMissing
+    /// The other side is said to be dead, and is linked to this one.
+    case otherSideAnswers
     /// This side has no copy of the VM.
     case noCopy
     /// The decision could not be written to the ledger, so it was not taken.

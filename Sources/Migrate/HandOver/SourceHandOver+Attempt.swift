@@ -172,6 +172,8 @@ extension SourceHandOver {
             return [.object(.wordMissing)]
         case .runHere:
             guard hasCopy else { return [.object(.noCopy)] }
+            // A destination that was restarted answers as well, to say that its copy is gone.
+            guard !isLinked || phase != .split else { return [.object(.otherSideAnswers)] }
             phase = .deciding(origin)
             return [.record(.resolvedHere)]
         case .dropHere:
@@ -222,6 +224,11 @@ extension SourceHandOver {
             return [.pauseVM] + report(.split)
         case (.running, .freed), (.installed, .freed):
             return [.send(self.message(.done))]
+        case (.running, .copying), (.installed, .copying), (.running, .ended), (.installed, .ended):
+            // It was started there by a wrong word. The right is here, so it must hear VOID once more.
+            guard hasCopy else { return nil }
+            pendingVoid = pendingVoid ?? (phase == .ended ? .final : .retry)
+            return sayVoid()
         case (.lost(let hasRun), .committed), (.lost(let hasRun), .serving):
             return report(hasRun ? .destinationRanAndDied : .destinationLost)
         default:
