@@ -29,6 +29,8 @@ let package = Package(
         .library(name: "Machine", targets: ["Machine"]),
         .library(name: "Control", targets: ["Control"]),
         .executable(name: "migratectl", targets: ["migratectl"]),
+        .executable(name: "migratectl-bench", targets: ["Bench"]),
+        .executable(name: "migratectl-soak", targets: ["Soak"]),
     ],
     dependencies: [
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
@@ -85,6 +87,27 @@ let package = Package(
             ],
             swiftSettings: program),
 
+        // The harness looks at the built program from outside; of the libraries it takes only the guest's image.
+        .target(
+            name: "CHarness", path: "harness/CHarness", cSettings: [.define("_GNU_SOURCE")],
+            linkerSettings: [.linkedLibrary("xxhash")]),
+        .target(name: "HarnessSupport", dependencies: ["CHarness"], path: "harness/Support", swiftSettings: program),
+        .executableTarget(
+            name: "Bench",
+            dependencies: [
+                "CHarness", "HarnessSupport", "SelfTest",
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+            ],
+            path: "harness/Bench",
+            swiftSettings: program),
+        .executableTarget(
+            name: "Soak",
+            dependencies: [
+                "CHarness", "HarnessSupport", .product(name: "ArgumentParser", package: "swift-argument-parser"),
+            ],
+            path: "harness/Soak",
+            swiftSettings: program),
+
         .testTarget(name: "SelfTestTests", dependencies: ["SelfTest", "Units"], swiftSettings: program),
         .testTarget(name: "KVMTests", dependencies: ["CKVM", "KVM", "Units"], swiftSettings: program),
         .testTarget(
@@ -103,6 +126,7 @@ let package = Package(
             dependencies: ["CKVM", "DirtyLog", "KVM", "Machine", "Migrate", "Units", "VMState"],
             swiftSettings: program),
         .testTarget(name: "ControlTests", dependencies: ["Control"], swiftSettings: program),
+        .testTarget(name: "HarnessTests", dependencies: ["CHarness", "HarnessSupport"], swiftSettings: program),
         .testTarget(name: "migratectlTests", dependencies: ["migratectl"], swiftSettings: program),
     ],
     cLanguageStandard: .c2x
