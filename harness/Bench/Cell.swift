@@ -5,7 +5,7 @@ enum Transport: String, Codable, CaseIterable, Sendable {
     case tcp, unix
 }
 
-/// The destination's memory before the first page comes.
+/// QEMU's memory at the destination before its migration begins. (Ours is always made during the migration.)
 enum Destination: String, Codable, CaseIterable, Sendable {
     /// Resident.
     case touched

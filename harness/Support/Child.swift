@@ -100,9 +100,10 @@ public final class Child {
         return status
     }
 
-    /// An error with the last lines that the program printed.
+    /// An error with the last lines that the program said, or printed if it said nothing.
     public func failure(_ what: String) -> HarnessError {
-        let lines = (error + output).split(separator: "\n").suffix(6).joined(separator: " | ")
+        let text = error.isEmpty ? output : error
+        let lines = text.split(separator: "\n").suffix(4).map { $0.prefix(400) }.joined(separator: " | ")
         return HarnessError("\(name) (process \(pid)) \(what): \(lines)")
     }
 
