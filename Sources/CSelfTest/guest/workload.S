@@ -48,8 +48,16 @@ workload_init:
     movq O_READS, %rax
     call cycles_per_page
     movq %rax, C_READ_CYCLES(%r15)
-    imulq $20, G_TSC_KHZ, %rax
-    movq %rax, C_BACKLOG(%r15)
+    // 20 ms, and two periods of the timer if it is slower: a halted vCPU wakes with it.
+    imulq $20, G_TSC_KHZ, %rcx
+    movq O_TIMER, %rsi
+    testq %rsi, %rsi
+    jz 5f
+    imulq $2000, G_TSC_KHZ, %rax
+    xorl %edx, %edx
+    divq %rsi
+    addq %rax, %rcx
+5:  movq %rcx, C_BACKLOG(%r15)
     ret
 
 // rax = MiB of the whole VM, -1 for all -> rax = pages of this vCPU, at most C_COUNT.
@@ -146,7 +154,7 @@ turn_read:
     movq %rax, C_READ_NEXT(%r15)
     jmp turn
 
-// rax = when the next page is due. What could not be done in C_BACKLOG (20 ms, a long halt) is not made up for, or a
+// rax = when the next page is due. What could not be done in C_BACKLOG is not made up for, or a
 // stopped VM would come back with a burst that nobody asked for.
 forgive:
     movq %rbp, %rcx
