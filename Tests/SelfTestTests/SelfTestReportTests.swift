@@ -68,6 +68,27 @@ import Units
         #expect(SelfTestEvent(line: line) == .malformed(line))
     }
 
+    /// Whatever a hostile guest prints: no trap, and no more kept than the limits say.
+    @Test func randomDamageNeverTraps() {
+        var generator = SystemRandomNumberGenerator()
+        let lines = [Self.cpuLine, Self.summaryLine, Self.badLine].map { Array($0.utf8) }
+        var reader = SelfTestLineReader()
+        for _ in 0..<3000 {
+            var line = lines[Int.random(in: 0..<lines.count, using: &generator)]
+            for _ in 0..<Int.random(in: 1...6, using: &generator) {
+                let place = Int.random(in: 0..<line.count, using: &generator)
+                switch Int.random(in: 0..<3, using: &generator) {
+                case 0: line[place] = UInt8.random(in: 0...255, using: &generator)
+                case 1: line.remove(at: place)
+                default: line.insert(UInt8.random(in: 0x20...0x7e, using: &generator), at: place)
+                }
+            }
+            _ = reader.append(line + [0x0a])
+            _ = try? SelfTestOptions(commandLine: String(decoding: line, as: UTF8.self))
+        }
+        #expect(reader.report.badPages.count <= 3000)
+    }
+
     @Test func foreignLinesAreNotTheGuests() {
         #expect(SelfTestEvent(line: "") == nil)
         #expect(SelfTestEvent(line: "event=boot selftest:") == nil)

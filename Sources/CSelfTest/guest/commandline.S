@@ -41,19 +41,23 @@ read_start_info:
     rep movsq
     movq 32(%rbx), %rax
     movq %rax, G_RSDP
-    // The command line ends with a zero; the last byte of the buffer stays zero.
+    // The command line, up to its zero.
     movq 24(%rbx), %rsi
     testq %rsi, %rsi
     jz 2f
     addq %rbp, %rsi
     movl $COMMAND_LINE, %edi
-    movl $4095, %ecx
+    movl $4096, %ecx
 1:  lodsb
     stosb
     testb %al, %al
     loopnz 1b
-2:  movb $0, COMMAND_LINE + 4095
-    ret
+    jz 2f
+    call line_begin
+    PUT s_error_option
+    PUT s_too_long
+    jmp fatal_line
+2:  ret
 
 // One option: name, list of words or 0, default, smallest, largest number. `max` stands for the largest.
 .macro OPTION name, words, initial, smallest, largest

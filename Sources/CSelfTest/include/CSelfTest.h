@@ -56,7 +56,6 @@ struct selftest_vcpu {
     uint64_t reserved[2];
     /// The largest gaps, in no order.
     struct selftest_gap gaps[SELFTEST_GAPS];
-    uint8_t padding[256];
 };
 
 /// The shared page.
