@@ -41,6 +41,46 @@ struct BootTests {
         #expect(throws: MachineError.self) { try machine.readMemory(at: GuestAddress(.max), byteCount: 2) }
     }
 
+    /// What is reported as never populated reads as zeros, and what the guest wrote is reported.
+    @Test(arguments: [MemoryBacking.anonymous, .memfd])
+    func populationIsHonest(_ backing: MemoryBacking) throws {
+        let machine = try Machine.selftest("rate=20 init=16", host: HostOptions(memoryBacking: backing))
+        _ = try machine.resume()
+        #expect(machine.waitForSerial("event=ready"), "\(machine.serialText)")
+        _ = try machine.pause()
+        let region = machine.memory[0]
+        var words = [UInt64](repeating: 0, count: (region.pageCount + 63) / 64)
+        try words.withUnsafeMutableBufferPointer {
+            try machine.readPopulation(region: 0, firstPage: PageIndex(0), words: $0)
+        }
+        var populated = 0
+        let zero = [UInt8](repeating: 0, count: pageByteCount)
+        for page in 0..<region.pageCount {
+            if words[page / 64] >> UInt64(page % 64) & 1 == 1 {
+                populated += 1
+            } else {
+                #expect(memcmp(region.base + page * pageByteCount, zero, pageByteCount) == 0, "page \(page)")
+            }
+        }
+        #expect(populated >= 16 << 8 && populated < region.pageCount, "\(populated) of \(region.pageCount)")
+    }
+
+    /// Making memory resident keeps its contents, and stops when told to.
+    @Test func populationKeepsContents() throws {
+        let machine = try Machine.selftest("rate=0")
+        try machine.writeMemory([7, 8, 9], at: GuestAddress(50 << 20))
+        try machine.populateMemory { true }
+        try machine.populateMemory { false }
+        #expect(try machine.readMemory(at: GuestAddress(50 << 20), byteCount: 3) == [7, 8, 9])
+        _ = try machine.resume()
+        #expect(machine.waitForSerial("event=ready"), "\(machine.serialText)")
+        var words = [UInt64](repeating: 0, count: 256)
+        try words.withUnsafeMutableBufferPointer {
+            try machine.readPopulation(region: 0, firstPage: PageIndex(0), words: $0)
+        }
+        #expect(words.allSatisfy { $0 == .max })
+    }
+
     @Test func badOptionsAreRefused() throws {
         func refused(_ options: MachineOptions) -> Bool {
             do {

@@ -79,6 +79,18 @@ struct MoveTests {
         #expect(machine.serialText.contains("verdict=pass"), "\(machine.serialText)")
     }
 
+    /// Needs reserved huge pages, for source and destination: `echo 80 > /proc/sys/vm/nr_hugepages`.
+    @Test(.enabled(if: freeHugePageCount() >= 64, "fewer than 64 free huge pages: see /proc/sys/vm/nr_hugepages"))
+    func hugePagesMove() throws {
+        let host = HostOptions(memoryBacking: .hugetlb)
+        let source = try Machine.selftest("rate=50", host: host)
+        _ = try source.resume()
+        #expect(source.waitForSerial("event=ready"), "\(source.serialText)")
+        let target = try move(source, host: host)
+        #expect(target.sendSerialInput(Array("q".utf8)) == 1)
+        #expect(target.waitForOutcome(timeout: .seconds(60)) == .exited(code: 0), "\(target.serialText)")
+    }
+
     /// Rings that are full all the time: a vCPU that writes as fast as it can, with the smallest ring that KVM takes.
     @Test func fullRings() throws {
         let host = HostOptions(dirtyTracker: .ring, dirtyRingEntryCount: 1024)

@@ -106,6 +106,19 @@ struct SerialTests {
         machine.stop()
     }
 
+    /// Stopping does not wait for a reader that is gone for good.
+    @Test func aDeadReaderDoesNotKeepTheMachine() throws {
+        let release = Atomic<Bool>(false)
+        let host = HostOptions(serialSink: { _ in while !release.load(ordering: .acquiring) { usleep(1000) } })
+        let machine = try Machine.selftest("seconds=1", host: host)
+        _ = try machine.resume()
+        #expect(machine.waitForOutcome(timeout: .seconds(60)) == .exited(code: 0))
+        let start = ckvm_monotonic_nanoseconds()
+        machine.stop()
+        #expect(ckvm_monotonic_nanoseconds() - start < 10_000_000_000)
+        release.store(true, ordering: .releasing)
+    }
+
     /// More input than there is room for is refused, not dropped.
     @Test func inputIsBounded() throws {
         let machine = try Machine.tiny([0xF4, 0xEB, 0xFD])

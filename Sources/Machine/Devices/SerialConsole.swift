@@ -13,6 +13,8 @@ final class SerialConsole: Sendable {
         /// How far the sink has got.
         var delivered: UInt64 = 0
         var isClosed = false
+        /// The sink has everything, and its thread ends.
+        var isDone = false
     }
 
     private let limit: Int
@@ -51,13 +53,17 @@ final class SerialConsole: Sendable {
         }
     }
 
-    /// Waits until the sink has all that was written, and ends its thread.
+    /// Ends the sink's thread once it has passed on all that was written. A sink that is stuck (a pipe that nobody
+    /// reads) is waited for two seconds, and then left behind.
     func close() {
         let wasClosed = state.change { state in
             defer { state.isClosed = true }
             return state.isClosed
         }
-        if !wasClosed { thread?.join() }
+        guard !wasClosed, let thread else { return }
+        let deadline = ckvm_monotonic_nanoseconds() + 2_000_000_000
+        let isDone = state.wait(untilNanoseconds: deadline) { $0.isDone || thread.isCurrent ? true : nil } ?? false
+        if isDone { thread.join() } else { thread.abandon() }
     }
 
     private static func deliver(from state: Monitor<State>, to sink: SerialSink) {
@@ -69,7 +75,10 @@ final class SerialConsole: Sendable {
                 state.delivered = state.total
                 return .some(bytes)
             }
-            guard let batch else { return }
+            guard let batch else {
+                state.change { $0.isDone = true }
+                return
+            }
             sink(batch)
             // Guests write a byte at a time: a short rest makes lines of them, and leaves the CPU to the guest.
             let isClosed = state.withLock { $0.isClosed }

@@ -26,11 +26,14 @@ final class Thread: @unchecked Sendable {
     /// Waits for the thread's end. Once; a thread that would wait for itself is left to end by itself.
     func join() {
         if isCurrent {
-            unsafe pthread_detach(handle)
+            abandon()
         } else {
             unsafe pthread_join(handle, nil)
         }
     }
+
+    /// Lets the thread end by itself, whenever that is. In the place of `join`.
+    func abandon() { unsafe pthread_detach(handle) }
 
     /// Whether the caller is this thread.
     var isCurrent: Bool { unsafe pthread_equal(handle, pthread_self()) != 0 }
