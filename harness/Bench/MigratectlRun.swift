@@ -96,7 +96,10 @@ struct MigratectlRun {
         record.rounds = figures.rounds
         record.downtimePhases = figures.phases
         record.fixedDowntime = figures.fixedMilliseconds
-        try judgeGuest(try destination.console(), setup.scale, since: start, window: nil, into: &record)
+        let window = figures.stoppedAtNanoseconds.map {
+            SwitchWindow(stopped: $0, resumed: $0 + figures.downtimeMilliseconds * 1e6)
+        }
+        try judgeGuest(try destination.console(), setup.scale, since: start, window: window, into: &record)
         if let faults = record.otherFaults {
             throw HarnessError("the guest's verdict: \(faults.joined(separator: " "))")
         }

@@ -7,6 +7,8 @@ public struct MigrationFigures: Sendable {
 
     public let totalMilliseconds: Double
     public let downtimeMilliseconds: Double
+    /// CLOCK_MONOTONIC at the last guest instruction of the source.
+    public let stoppedAtNanoseconds: Double?
     /// The downtime split up, by name.
     public let phases: [String: Double]
     /// The part of the downtime that has nothing to do with memory: without the last dirty log and the last pages.
@@ -28,6 +30,7 @@ public struct MigrationFigures: Sendable {
         else { throw HarnessError("migratectl send printed no report: \(last.prefix(300))") }
         totalMilliseconds = total * 1000
         downtimeMilliseconds = downtime
+        stoppedAtNanoseconds = report["stoppedAtNanoseconds"]?.double
         self.phases = phases.compactMapValues(\.double)
         let memory = ["lastLog", "residue"].compactMap { phases[$0]?.double }.reduce(0, +)
         fixedMilliseconds = downtime - memory - (report["destinationLastPageMilliseconds"]?.double ?? 0)

@@ -15,6 +15,8 @@ extension SourceCoordinator {
             machine: migration.machine.configuration.name, destination: migration.destination.description,
             session: session?.identifier.description ?? "", lanes: lanes.count, totalSeconds: elapsed.inSeconds,
             setupSeconds: setup.inSeconds, downtimeMilliseconds: outcome == .completed ? downtime : nil,
+            stoppedAtNanoseconds: outcome == .completed
+                ? driver?.stamps.withLock { $0.lastInstruction?.nanoseconds } : nil,
             phases: phases, destinationLoadMilliseconds: timings.map { Double($0.load) / 1e6 },
             destinationLastPageMilliseconds: timings.map { Double($0.lastPage) / 1e6 },
             rounds: rounds.map(RoundReport.init),

@@ -77,6 +77,9 @@ public struct MigrationReport: Codable, Equatable, Sendable {
     /// From the last guest instruction here to the first there, in milliseconds, as the VMMs measured it; nil if the
     /// VM was never stopped for good.
     public var downtimeMilliseconds: Double?
+    /// CLOCK_MONOTONIC nanoseconds at the source when its last guest instruction had run: for whoever measures both sides
+    /// on one host. Nil if the VM was never stopped for good.
+    public var stoppedAtNanoseconds: UInt64?
     public var phases: DowntimePhases
     /// What the destination measured, in milliseconds.
     public var destinationLoadMilliseconds: Double?
