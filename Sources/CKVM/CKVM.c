@@ -3,12 +3,10 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
-#include <sched.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
-#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -54,19 +52,9 @@ long ckvm_pread(int fd, void *buffer, size_t length, off_t offset) {
 long ckvm_read(int fd, void *buffer, size_t length) { return checked(read(fd, buffer, length)); }
 int ckvm_userfaultfd(int flags) { return (int)checked(syscall(SYS_userfaultfd, flags)); }
 int ckvm_eventfd(unsigned int value, int flags) { return (int)checked(eventfd(value, flags)); }
-int ckvm_accept4(int fd, int flags) { return (int)checked(accept4(fd, NULL, NULL, flags)); }
-int ckvm_pidfd_open(int pid) { return (int)checked(syscall(SYS_pidfd_open, pid, 0)); }
 
 int ckvm_gettid(void) { return (int)syscall(SYS_gettid); }
 int ckvm_tgkill(int tgid, int tid, int signal) { return (int)checked(syscall(SYS_tgkill, tgid, tid, signal)); }
-
-int ckvm_set_thread_cpu(int cpu) {
-    if (cpu < 0 || cpu >= CPU_SETSIZE) return -EINVAL;
-    cpu_set_t set;
-    CPU_ZERO(&set);
-    CPU_SET(cpu, &set);
-    return -pthread_setaffinity_np(pthread_self(), sizeof set, &set);
-}
 
 int ckvm_set_thread_name(const char *name) {
     char cut[16];

@@ -80,12 +80,16 @@ public final class KVMSystem: Sendable {
 
     /// A new VM without memory, interrupt controllers or vCPUs.
     public func makeVM() throws(KVMError) -> VirtualMachine {
-        let vcpuMappingSize = try vcpuMappingSize()
+        let number = try createVM()
+        let made = FileDescriptor(adopting: number)
+        return VirtualMachine(descriptor: made, vcpuMappingSize: try vcpuMappingSize())
+    }
+
+    private func createVM() throws(KVMError) -> CInt {
         // EINTR: a signal arrived while the kernel set up the VM; nothing was made.
         while true {
             do {
-                let number = try descriptor.control(CKVM_CREATE_VM, "KVM_CREATE_VM", path)
-                return VirtualMachine(adopting: CInt(number), vcpuMappingSize: vcpuMappingSize)
+                return CInt(try descriptor.control(CKVM_CREATE_VM, "KVM_CREATE_VM", path))
             } catch {
                 guard error.errno == EINTR else { throw error }
             }

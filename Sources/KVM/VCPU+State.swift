@@ -99,10 +99,14 @@ extension VCPU {
 
     /// What KVM adds to the host's TSC; nil where KVM has no such attribute (before Linux 5.16).
     public func tscOffset() throws(KVMError) -> UInt64? {
-        guard try hasTSCOffset() else { return nil }
         var value: UInt64 = 0
-        try withTSCOffsetAttribute(CKVM_GET_DEVICE_ATTR, "KVM_GET_DEVICE_ATTR", &value)
-        return value
+        do {
+            try withTSCOffsetAttribute(CKVM_GET_DEVICE_ATTR, "KVM_GET_DEVICE_ATTR", &value)
+            return value
+        } catch {
+            guard Self.isAbsent(error) else { throw error }
+            return nil
+        }
     }
 
     /// Some hosts accept this without effect: read it back (`kvm-feasibility`, section 4).
@@ -118,10 +122,13 @@ extension VCPU {
             try withTSCOffsetAttribute(CKVM_HAS_DEVICE_ATTR, "KVM_HAS_DEVICE_ATTR", &value)
             return true
         } catch {
-            guard error.errno == ENXIO || error.errno == ENOTTY || error.errno == EINVAL else { throw error }
+            guard Self.isAbsent(error) else { throw error }
             return false
         }
     }
+
+    /// What kernels without the attribute, or without any, answer.
+    private static func isAbsent(_ error: KVMError) -> Bool { [ENXIO, ENOTTY, EINVAL].contains(error.errno) }
 
     private func withTSCOffsetAttribute(
         _ request: UInt, _ operation: StaticString, _ value: inout UInt64

@@ -10,9 +10,14 @@ public final class VirtualMachine: Sendable {
     /// Entries of each vCPU's dirty ring, 0 without rings.
     private let ringEntryCount = Atomic<Int>(0)
 
-    package init(adopting descriptor: CInt, vcpuMappingSize: Int) {
-        self.descriptor = FileDescriptor(adopting: descriptor)
+    init(descriptor: consuming FileDescriptor, vcpuMappingSize: Int) {
+        self.descriptor = descriptor
         self.vcpuMappingSize = vcpuMappingSize
+    }
+
+    /// Takes over a descriptor without asking it anything.
+    package convenience init(adopting descriptor: CInt, vcpuMappingSize: Int) {
+        self.init(descriptor: FileDescriptor(adopting: descriptor), vcpuMappingSize: vcpuMappingSize)
     }
 
     var subject: String { "vm" }
@@ -45,13 +50,14 @@ public final class VirtualMachine: Sendable {
 
     /// A new vCPU; `index` is also its APIC id.
     public func makeVCPU(index: Int) throws(KVMError) -> VCPU {
-        // KVM answers 0 where XSAVE2 is unknown; the structure was 4096 bytes then.
-        let xsaveByteCount = try check(.xsave2)
         let number = try descriptor.control(
             CKVM_CREATE_VCPU, "KVM_CREATE_VCPU", value: UInt(bitPattern: index), "vcpu \(index)")
+        let made = FileDescriptor(adopting: CInt(number))
+        // KVM answers 0 where XSAVE2 is unknown; the structure was 4096 bytes then.
+        let xsaveByteCount = try check(.xsave2)
+        let hasExtendedSegments = try check(.sregs2) > 0
         return try VCPU(
-            descriptor: FileDescriptor(adopting: CInt(number)), index: index, mappingSize: vcpuMappingSize,
-            xsaveByteCount: xsaveByteCount, hasExtendedSegments: try check(.sregs2) > 0,
-            ringEntryCount: dirtyRingEntryCount)
+            descriptor: made, index: index, mappingSize: vcpuMappingSize, xsaveByteCount: xsaveByteCount,
+            hasExtendedSegments: hasExtendedSegments, ringEntryCount: dirtyRingEntryCount)
     }
 }

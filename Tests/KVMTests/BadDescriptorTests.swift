@@ -27,12 +27,13 @@ import Units
         Case(operation: "KVM_GET_VCPU_MMAP_SIZE") { _ = try system().vcpuMappingSize() },
         Case(operation: "KVM_GET_SUPPORTED_CPUID") { _ = try system().supportedCPUID() },
         Case(operation: "KVM_GET_MSR_INDEX_LIST") { _ = try system().saveableMSRs() },
+        Case(operation: "KVM_CREATE_VM") { _ = try system().makeVM() },
     ]
 
     static let vmCases: [Case] = [
         Case(operation: "KVM_CHECK_EXTENSION") { _ = try vm().check(.irqchip) },
         Case(operation: "KVM_ENABLE_CAP") { try vm().enable(.manualDirtyLogProtect, argument: 1) },
-        Case(operation: "KVM_CHECK_EXTENSION") { _ = try vm().makeVCPU(index: 0) },
+        Case(operation: "KVM_CREATE_VCPU") { _ = try vm().makeVCPU(index: 0) },
         Case(operation: "KVM_SET_USER_MEMORY_REGION") { try vm().removeMemorySlot(0) },
         Case(operation: "KVM_GET_DIRTY_LOG") {
             try vm().getDirtyLog(slot: 0, into: UnsafeMutableBufferPointer(start: nil, count: 0))
@@ -86,7 +87,8 @@ import Units
         Case(operation: "KVM_SET_LAPIC") { try vcpu().setLAPIC(kvm_lapic_state()) },
         Case(operation: "KVM_GET_TSC_KHZ") { _ = try vcpu().tscFrequency() },
         Case(operation: "KVM_SET_TSC_KHZ") { try vcpu().setTSCFrequency(kiloHertz: 1) },
-        Case(operation: "KVM_HAS_DEVICE_ATTR") { _ = try vcpu().tscOffset() },
+        Case(operation: "KVM_HAS_DEVICE_ATTR") { _ = try vcpu().hasTSCOffset() },
+        Case(operation: "KVM_GET_DEVICE_ATTR") { _ = try vcpu().tscOffset() },
         Case(operation: "KVM_SET_DEVICE_ATTR") { try vcpu().setTSCOffset(0) },
         Case(operation: "KVM_KVMCLOCK_CTRL") { try vcpu().notifyClockPaused() },
         Case(operation: "KVM_NMI") { try vcpu().injectNMI() },

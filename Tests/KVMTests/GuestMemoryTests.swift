@@ -97,26 +97,4 @@ private func freeHugePages() -> Int {
         }
         #expect(words[0..<8].allSatisfy { $0 == .max } && words[8...].allSatisfy { $0 == 0 })
     }
-
-    /// A missing page is filled by hand, before and after a thread asks for it.
-    @Test(
-        .enabled(
-            if: (try? Userfaultfd()) != nil,
-            "no userfaultfd: needs /dev/userfaultfd or vm.unprivileged_userfaultfd"))
-    func userfaultfdFillsPages() throws {
-        let fault = try Userfaultfd()
-        let memory = try GuestMemory(byteCount: 2 << 20, backing: .anonymous)
-        try memory.setHugePages(false)
-        let start = UInt64(UInt(bitPattern: memory.base))
-        try fault.register(start: start, byteCount: 2 << 20, mode: 1)
-        var page = [UInt8](repeating: 0x5a, count: 4096)
-        #expect(try fault.copy(to: start, from: &page, byteCount: 4096) == .init(byteCount: 4096, stop: 0))
-        #expect(memory.base.load(as: UInt8.self) == 0x5a)
-        #expect(try fault.copy(to: start, from: &page, byteCount: 4096).stop == EEXIST)
-        #expect(try fault.zeroPages(start: start + 4096, byteCount: 8192).byteCount == 8192)
-        #expect(memory.base.load(fromByteOffset: 4096, as: UInt8.self) == 0)
-        var events = [uffd_msg()]
-        #expect(try events.withUnsafeMutableBufferPointer { try fault.readEvents(into: $0) } == 0)
-        try fault.unregister(start: start, byteCount: 2 << 20)
-    }
 }

@@ -113,7 +113,6 @@ enum : unsigned long {
     CKVM_IRQ_LINE = KVM_IRQ_LINE,
     CKVM_GET_IRQCHIP = KVM_GET_IRQCHIP,
     CKVM_SET_IRQCHIP = KVM_SET_IRQCHIP,
-    CKVM_SET_GSI_ROUTING = KVM_SET_GSI_ROUTING,
     CKVM_IRQFD = KVM_IRQFD,
     CKVM_CREATE_PIT2 = KVM_CREATE_PIT2,
     CKVM_IOEVENTFD = KVM_IOEVENTFD,
@@ -197,13 +196,9 @@ long ckvm_read(int fd, void *buffer, size_t length);
 /// userfaultfd(2), the system call.
 int ckvm_userfaultfd(int flags);
 int ckvm_eventfd(unsigned int value, int flags);
-int ckvm_accept4(int fd, int flags);
-int ckvm_pidfd_open(int pid);
 
 int ckvm_gettid(void);
 int ckvm_tgkill(int tgid, int tid, int signal);
-/// Confines the calling thread to one CPU.
-int ckvm_set_thread_cpu(int cpu);
 /// Names the calling thread (15 characters count).
 int ckvm_set_thread_name(const char *name);
 long ckvm_futex_wait(const uint32_t *word, uint32_t expected, const struct timespec *relative_timeout);
@@ -228,7 +223,7 @@ uint64_t ckvm_monotonic_nanoseconds(void);
 /// The time stamp counter of this CPU.
 uint64_t ckvm_read_tsc(void);
 
-/// "EBADF" for EBADF; "errno 4711" is never needed: unknown numbers give NULL.
+/// "EBADF" for EBADF; NULL for unknown numbers.
 const char *ckvm_errno_name(int number);
 /// "Bad file descriptor" for EBADF, NULL for unknown numbers.
 const char *ckvm_errno_description(int number);
