@@ -29,7 +29,7 @@ extension SourceCoordinator {
             case .stopAndCopy:
                 if try handOver(limits) { return }
             case .giveUp(let reason):
-                throw MigrationError(.notConverging, "\(reason); the VM runs on here")
+                throw MigrationError(.notConverging, "\(reason)")
             }
         }
     }
@@ -49,14 +49,13 @@ extension SourceCoordinator {
         }
     }
 
-    /// Throws if somebody cancelled or the link is gone.
+    /// Throws if somebody cancelled or the link is gone. A cancelled destination closes the link: the wish counts first.
     func checkWishes() throws {
         guard let driver else { return }
-        let lost = driver.situation.read { $0.lostLink }
-        if let lost { throw MigrationError(.peerLost, "\(lost); the VM runs on here") }
         if migration.wishes.withLock({ $0.isCancelled }) {
-            throw MigrationError(.cancelled, "the migration was cancelled; the VM runs on here")
+            throw MigrationError(.cancelled, "the migration was cancelled")
         }
+        if let lost = driver.situation.read({ $0.lostLink }) { throw MigrationError(.peerLost, "\(lost)") }
     }
 
     // MARK: - Rounds
@@ -133,8 +132,8 @@ extension SourceCoordinator {
         do { try checkWishes() } catch { return error }
         switch error {
         case let refusal as Refusal: return MigrationError(.refused, "the destination refused: \(refusal.reason)")
-        case let error as TransportError: return MigrationError(.peerLost, "\(error); the VM runs on here")
-        case let error as StreamError: return MigrationError(.peerLost, "\(error); the VM runs on here")
+        case let error as TransportError: return MigrationError(.peerLost, "\(error)")
+        case let error as StreamError: return MigrationError(.peerLost, "\(error)")
         default: return MigrationError(.failed, "\(error)")
         }
     }
@@ -236,14 +235,14 @@ extension SourceCoordinator {
         let failure = driver.situation.read { $0.failure }
         switch failure {
         case .refused(let reason):
-            throw MigrationError(.refused, "the destination could not take the VM over (\(reason)); it runs on here")
+            throw MigrationError(.refused, "the destination could not take the VM over (\(reason))")
         case .digestMismatch:
-            throw MigrationError(.failed, "the destination's memory differs from ours; the VM runs on here")
+            throw MigrationError(.failed, "the destination's memory differs from ours")
         case .pauseFailed, .releaseFailed, .recordFailed:
-            throw MigrationError(.failed, "the hand-over failed here (see the log); the VM runs on")
+            throw MigrationError(.failed, "the hand-over failed here (see the log)")
         default:
             guard attempts < Self.attemptLimit else {
-                throw MigrationError(.notConverging, "\(attempts) attempts to hand over failed; the VM runs on here")
+                throw MigrationError(.notConverging, "\(attempts) attempts to hand over failed")
             }
         }
     }
@@ -253,7 +252,7 @@ extension SourceCoordinator {
         case .handedOver, .resolvedHere, .droppedHere, nil: return true
         default:
             try checkWishes()
-            throw MigrationError(.cancelled, "the migration was cancelled; the VM runs on here")
+            throw MigrationError(.cancelled, "the migration was cancelled")
         }
     }
 }
