@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/io_uring.h>
 #include <pthread.h>
 #include <signal.h>
 #include <string.h>
@@ -52,6 +53,14 @@ long ckvm_pread(int fd, void *buffer, size_t length, off_t offset) {
 long ckvm_read(int fd, void *buffer, size_t length) { return checked(read(fd, buffer, length)); }
 int ckvm_userfaultfd(int flags) { return (int)checked(syscall(SYS_userfaultfd, flags)); }
 int ckvm_eventfd(unsigned int value, int flags) { return (int)checked(eventfd(value, flags)); }
+
+int ckvm_io_uring_probe(void) {
+    struct io_uring_params params = {0};
+    long fd = checked(syscall(SYS_io_uring_setup, 1, &params));
+    if (fd < 0) return (int)fd;
+    close((int)fd);
+    return 0;
+}
 
 int ckvm_gettid(void) { return (int)syscall(SYS_gettid); }
 int ckvm_tgkill(int tgid, int tid, int signal) { return (int)checked(syscall(SYS_tgkill, tgid, tid, signal)); }

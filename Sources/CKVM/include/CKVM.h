@@ -196,6 +196,8 @@ long ckvm_read(int fd, void *buffer, size_t length);
 /// userfaultfd(2), the system call.
 int ckvm_userfaultfd(int flags);
 int ckvm_eventfd(unsigned int value, int flags);
+/// Sets an io_uring of one entry up and closes it again: 0, or -errno with the kernel's reason against io_uring.
+int ckvm_io_uring_probe(void);
 
 int ckvm_gettid(void);
 int ckvm_tgkill(int tgid, int tid, int signal);
