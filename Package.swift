@@ -77,7 +77,7 @@ let package = Package(
                 .product(name: "Logging", package: "swift-log"),
             ],
             swiftSettings: library),
-        .target(name: "Control", swiftSettings: library),
+        .target(name: "Control", dependencies: ["Migrate"], swiftSettings: library),
         .executableTarget(
             name: "migratectl",
             dependencies: [
@@ -125,7 +125,7 @@ let package = Package(
             name: "MachineTests",
             dependencies: ["CKVM", "DirtyLog", "KVM", "Machine", "Migrate", "Units", "VMState"],
             swiftSettings: program),
-        .testTarget(name: "ControlTests", dependencies: ["Control"], swiftSettings: program),
+        .testTarget(name: "ControlTests", dependencies: ["Control", "Migrate"], swiftSettings: program),
         .testTarget(name: "HarnessTests", dependencies: ["CHarness", "HarnessSupport"], swiftSettings: program),
         .testTarget(name: "migratectlTests", dependencies: ["migratectl"], swiftSettings: program),
     ],

@@ -64,7 +64,9 @@ final class StandInVM: ControlledVM {
     func resolve(_ request: ResolveRequest) throws(ControlError) {
         set { $0.calls.append("resolve \(request.decision.rawValue)") }
     }
-    func guestReport() throws(ControlError) -> any Encodable & Sendable { ["wrongPages": 0] }
+    func guestReport(_ request: GuestReportRequest) throws(ControlError) -> any Encodable & Sendable {
+        ["wrongPages": request.verify ? 0 : -1]
+    }
 }
 
 /// A private runtime directory that goes away with the test.

@@ -84,7 +84,7 @@ struct ControlRoutes: Sendable {
         case ("POST", "/v1/vm/stop"):
             try vm.stop()
             return HTTPResponse(status: 202)
-        case ("GET", "/v1/guest/report"): return .json(try vm.guestReport())
+        case ("GET", "/v1/guest/report"): return .json(try vm.guestReport(GuestReportRequest(query: request.query)))
         case ("GET", "/v1/migration"): return .json(vm.migration())
         case ("POST", "/v1/migration"):
             return .json(try vm.startMigration(ControlJSON.decode(SendRequest.self, from: request.body)), status: 202)
@@ -129,8 +129,7 @@ struct ControlRoutes: Sendable {
                 var next = Deadline(after: .zero)
                 while true {
                     let migration = vm.migration()
-                    // In doubt nothing more comes by itself for now, and a client should not hang: it is told.
-                    if migration.state != .active {
+                    if !migration.state.isUnderWay {
                         _ = send(ServerSentEvent(name: "finished", migration).bytes)
                         return
                     }

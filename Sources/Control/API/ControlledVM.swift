@@ -23,7 +23,7 @@ public protocol ControlledVM: AnyObject, Sendable {
     /// Decides a hand-over that was left in doubt.
     func resolve(_ request: ResolveRequest) throws(ControlError)
 
-    /// What the guest says of itself.
+    /// Asks the guest what it saw, and waits for its answer.
     /// - Throws: `unsupported` if this guest says nothing.
-    func guestReport() throws(ControlError) -> any Encodable & Sendable
+    func guestReport(_ request: GuestReportRequest) throws(ControlError) -> any Encodable & Sendable
 }

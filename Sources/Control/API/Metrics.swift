@@ -6,6 +6,7 @@
     import Foundation
 #endif
 import Glibc
+import Migrate
 
 /// Writes metrics, each with its help and type once, whatever the number of samples.
 struct MetricsText {
@@ -81,30 +82,37 @@ extension MetricsText {
             "migratectl_migration_state", "gauge",
             "1 for the state of the migration under way or the last one, 0 for the others.",
             MigrationStatus.State.allCases.map { ([("state", $0.rawValue)], $0 == migration.state ? 1 : 0) })
-        add("migratectl_migration_round", "gauge", "The round of pre-copy.", migration.round.map { Double($0) })
-        add(
-            "migratectl_migration_sent_bytes_total", "counter", "Bytes put on the wire by this migration.",
-            migration.bytesSent.map { Double($0) })
-        add(
-            "migratectl_migration_rate_bytes_per_second", "gauge", "Guest memory moved a second.",
-            migration.bytesPerSecond)
-        add(
-            "migratectl_migration_dirty_bytes_per_second", "gauge", "Guest memory written a second.",
-            migration.dirtyBytesPerSecond)
-        add(
-            "migratectl_migration_expected_downtime_seconds", "gauge",
-            "How long the guest would stand still if the hand-over began now.",
-            migration.expectedDowntimeMilliseconds.map { $0 / 1000 })
-        add(
-            "migratectl_migration_elapsed_seconds", "gauge", "How long the migration has taken.",
-            migration.elapsedMilliseconds.map { $0 / 1000 })
+        if let progress = migration.progress {
+            add("migratectl_migration_round", "gauge", "The round of pre-copy.", Double(progress.round))
+            add(
+                "migratectl_migration_sent_bytes_total", "counter", "Bytes put on the wire by this migration.",
+                Double(progress.bytesSent))
+            add(
+                "migratectl_migration_rate_bytes_per_second", "gauge", "Bytes sent a second, lately.",
+                progress.bytesPerSecond)
+            add(
+                "migratectl_migration_dirty_bytes_per_second", "gauge", "Guest memory written a second.",
+                progress.dirtyBytesPerSecond)
+            add(
+                "migratectl_migration_expected_downtime_seconds", "gauge",
+                "How long the guest would stand still if the hand-over began now.",
+                progress.expectedDowntimeMilliseconds.map { $0 / 1000 })
+            add(
+                "migratectl_migration_elapsed_seconds", "gauge", "How long the migration has taken.",
+                progress.elapsedSeconds)
+        }
+        if let progress = migration.receiving {
+            add(
+                "migratectl_migration_received_bytes_total", "counter", "Bytes taken off the wire by this migration.",
+                Double(progress.bytesReceived))
+        }
         guard let report = migration.report else { return }
         add(
             "migratectl_migration_downtime_seconds", "gauge", "How long the guest stood still.",
             report.downtimeMilliseconds.map { $0 / 1000 })
         add(
             "migratectl_migration_downtime_phase_seconds", "gauge", "The parts of the downtime.",
-            report.downtimePhases.map { ([("phase", $0.name)], $0.milliseconds / 1000) })
+            report.phases.inOrder.map { ([("phase", $0.name)], $0.milliseconds / 1000) })
     }
 
     /// The names are those that every Prometheus client library uses.
@@ -132,5 +140,15 @@ extension MetricsText {
         }
         let fields = String(decoding: bytes.prefix(max(0, count)), as: UTF8.self).split(separator: " ")
         return fields.count > 1 ? Int(fields[1]) : nil
+    }
+}
+
+extension DowntimePhases {
+    /// The phases with their names, in the order in which they happen.
+    public var inOrder: [(name: String, milliseconds: Double)] {
+        [
+            ("pause", pause), ("capture", capture), ("lastLog", lastLog), ("residue", residue), ("ready", ready),
+            ("commit", commit), ("resume", resume),
+        ]
     }
 }

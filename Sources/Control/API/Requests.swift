@@ -1,5 +1,7 @@
 /// What clients send: checked field by field before anything is done with it.
 
+import Migrate
+
 /// How well a migration has to go. Absent fields are not changed, or have their default.
 public struct MigrationLimitsPayload: Codable, Equatable, Sendable {
     /// `min-downtime`, `bounded-time` or `no-disruption`.
@@ -9,25 +11,22 @@ public struct MigrationLimitsPayload: Codable, Equatable, Sendable {
     public var maxBytesPerSecond: UInt64?
     /// The whole migration; 0 lifts the limit.
     public var maxTimeMilliseconds: Double?
-    /// By how much at most vCPUs may be slowed down, in percent.
-    public var maxThrottlePercent: Double?
 
     /// The policies that there are.
-    public static let policies = ["min-downtime", "bounded-time", "no-disruption"]
+    public static let policies = MigrationPolicy.allCases.map(\.rawValue)
 
     public init(
         policy: String? = nil, maxDowntimeMilliseconds: Double? = nil, maxBytesPerSecond: UInt64? = nil,
-        maxTimeMilliseconds: Double? = nil, maxThrottlePercent: Double? = nil
+        maxTimeMilliseconds: Double? = nil
     ) {
         self.policy = policy
         self.maxDowntimeMilliseconds = maxDowntimeMilliseconds
         self.maxBytesPerSecond = maxBytesPerSecond
         self.maxTimeMilliseconds = maxTimeMilliseconds
-        self.maxThrottlePercent = maxThrottlePercent
     }
 
     enum CodingKeys: String, CodingKey, CaseIterable {
-        case policy, maxDowntimeMilliseconds, maxBytesPerSecond, maxTimeMilliseconds, maxThrottlePercent
+        case policy, maxDowntimeMilliseconds, maxBytesPerSecond, maxTimeMilliseconds
     }
 
     public init(from decoder: any Decoder) throws {
@@ -37,7 +36,6 @@ public struct MigrationLimitsPayload: Codable, Equatable, Sendable {
         maxDowntimeMilliseconds = try container.decodeIfPresent(Double.self, forKey: .maxDowntimeMilliseconds)
         maxBytesPerSecond = try container.decodeIfPresent(UInt64.self, forKey: .maxBytesPerSecond)
         maxTimeMilliseconds = try container.decodeIfPresent(Double.self, forKey: .maxTimeMilliseconds)
-        maxThrottlePercent = try container.decodeIfPresent(Double.self, forKey: .maxThrottlePercent)
         try validate()
     }
 
@@ -63,9 +61,6 @@ public struct MigrationLimitsPayload: Codable, Equatable, Sendable {
         if let value = maxBytesPerSecond, value != 0, value < 64 * 1024 {
             throw ControlError(.badRequest, "A bandwidth limit must be at least 64 KiB a second (0 for none).")
         }
-        if let value = maxThrottlePercent, !(value >= 0 && value <= 99) {
-            throw ControlError(.badRequest, "Throttling goes from 0 to 99 percent.")
-        }
     }
 }
 
@@ -78,19 +73,22 @@ public struct SendRequest: Codable, Equatable, Sendable {
     public var limits: MigrationLimitsPayload
     /// Lets the guest's memory cross a network unencrypted.
     public var insecure: Bool
+    /// A directory (an absolute path at the source) that receives a copy of everything sent, for `migratectl inspect`.
+    public var recordDirectory: String?
 
     public init(
         destination: String, lanes: Int? = nil, limits: MigrationLimitsPayload = MigrationLimitsPayload(),
-        insecure: Bool = false
+        insecure: Bool = false, recordDirectory: String? = nil
     ) {
         self.destination = destination
         self.lanes = lanes
         self.limits = limits
         self.insecure = insecure
+        self.recordDirectory = recordDirectory
     }
 
     enum CodingKeys: String, CodingKey, CaseIterable {
-        case destination, lanes, limits, insecure
+        case destination, lanes, limits, insecure, recordDirectory
     }
 
     public init(from decoder: any Decoder) throws {
@@ -100,6 +98,10 @@ public struct SendRequest: Codable, Equatable, Sendable {
         lanes = try container.decodeIfPresent(Int.self, forKey: .lanes)
         limits = try container.decodeIfPresent(MigrationLimitsPayload.self, forKey: .limits) ?? MigrationLimitsPayload()
         insecure = try container.decodeIfPresent(Bool.self, forKey: .insecure) ?? false
+        recordDirectory = try container.decodeIfPresent(String.self, forKey: .recordDirectory)
+        if let recordDirectory, !recordDirectory.hasPrefix("/") {
+            throw ControlError(.badRequest, "The directory for the record must be an absolute path.")
+        }
         if destination.isEmpty { throw ControlError(.badRequest, "The destination is empty.") }
         if let lanes, !(1...16).contains(lanes) { throw ControlError(.badRequest, "A migration has 1 to 16 lanes.") }
     }
@@ -133,4 +135,51 @@ public struct ResolveRequest: Codable, Equatable, Sendable {
         decision = try container.decode(Decision.self, forKey: .decision)
         otherSideIsDead = try container.decode(Bool.self, forKey: .otherSideIsDead)
     }
+}
+
+/// What the guest shall do before it reports.
+public struct GuestReportRequest: Equatable, Sendable {
+    /// Look at every page that it owns.
+    public var verify: Bool
+    /// Forget the gaps that it felt so far, after it has reported them.
+    public var resetGaps: Bool
+    /// How long to wait for it.
+    public var timeout: Duration
+
+    public init(verify: Bool = false, resetGaps: Bool = false, timeout: Duration = .seconds(20)) {
+        self.verify = verify
+        self.resetGaps = resetGaps
+        self.timeout = timeout
+    }
+
+    init(query: [String: String]) throws(ControlError) {
+        self.init()
+        for (name, value) in query {
+            switch (name, value) {
+            case ("verify", "true"): verify = true
+            case ("verify", "false"): verify = false
+            case ("resetGaps", "true"): resetGaps = true
+            case ("resetGaps", "false"): resetGaps = false
+            case ("timeoutMilliseconds", _):
+                guard let number = Int(value), (1...600_000).contains(number) else {
+                    throw ControlError(.badRequest, "timeoutMilliseconds goes from 1 to 600000.")
+                }
+                timeout = .milliseconds(number)
+            default:
+                throw ControlError(
+                    .badRequest,
+                    "A report takes verify=true, resetGaps=true and timeoutMilliseconds=N, not "
+                        + "\(VMName.quoted(name))=\(VMName.quoted(value)).")
+            }
+        }
+    }
+
+    var query: String {
+        "verify=\(verify)&resetGaps=\(resetGaps)&timeoutMilliseconds=\(max(1, timeout.inMilliseconds))"
+    }
+}
+
+extension Duration {
+    /// Whole milliseconds, cut off.
+    var inMilliseconds: Int64 { components.seconds * 1000 + components.attoseconds / 1_000_000_000_000_000 }
 }

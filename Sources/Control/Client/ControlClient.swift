@@ -46,7 +46,11 @@ public struct ControlClient: Sendable {
     }
 
     /// The guest's report as JSON, for a type that the caller knows.
-    public func guestReport() throws(ControlError) -> [UInt8] { try exchange("GET", "/v1/guest/report", nil) }
+    public func guestReport(_ request: GuestReportRequest = .init()) throws(ControlError) -> [UInt8] {
+        var patient = self
+        patient.timeout = timeout + request.timeout
+        return try patient.exchange("GET", "/v1/guest/report?" + request.query, nil)
+    }
 
     /// Metrics as Prometheus reads them.
     public func metrics() throws(ControlError) -> String {
@@ -60,9 +64,8 @@ public struct ControlClient: Sendable {
     public func followMigration(
         every interval: Duration = .seconds(1), _ body: (MigrationStatus) -> Bool
     ) throws(ControlError) -> MigrationStatus {
-        let milliseconds = interval.components.seconds * 1000 + interval.components.attoseconds / 1_000_000_000_000_000
         let socket = try connect()
-        try send("GET", "/v1/migration/events?intervalMilliseconds=\(milliseconds)", nil, on: socket)
+        try send("GET", "/v1/migration/events?intervalMilliseconds=\(interval.inMilliseconds)", nil, on: socket)
         var reader = ResponseReader(socket: socket, timeout: timeout, name: name)
         let head = try reader.head()
         guard head.status == 200 else { throw try reader.failure(head) }
@@ -79,6 +82,16 @@ public struct ControlClient: Sendable {
             .unreachable,
             "The process of VM \(name) ended before it said how the migration went: look at the destination, "
                 + "and at what that process printed.")
+    }
+
+    /// Whether a socket lies at this path and nobody listens there any more.
+    public static func isStaleSocket(_ path: String) -> Bool {
+        var status = stat()
+        guard unsafe lstat(path, &status) == 0, status.st_mode & S_IFMT == S_IFSOCK else { return false }
+        do throws(ControlError) { _ = try UnixSocket.connect(to: path, timeout: .seconds(1)) } catch {
+            return error.code == .vmNotFound
+        }
+        return false
     }
 
     // MARK: One request

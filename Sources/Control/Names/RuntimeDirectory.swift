@@ -127,6 +127,13 @@ public struct RuntimeDirectory: Sendable, Equatable {
         (try? UnixSocket.connect(to: socketPath(of: name), timeout: .seconds(1))) != nil
     }
 
+    /// Whether a process holds the name, be it starting, running or ending.
+    public func isHeld(_ name: VMName) -> Bool {
+        guard let claim = try? NameClaim(name, in: self, patience: .zero) else { return true }
+        claim.release()
+        return false
+    }
+
     /// Removes what a dead process left, unless its lock is held (it may just be starting).
     func removeStale(_ name: VMName) {
         guard let claim = try? NameClaim(name, in: self, patience: .zero) else { return }
