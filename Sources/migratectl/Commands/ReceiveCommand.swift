@@ -1,0 +1,181 @@
+/// `migratectl receive`: waits for a VM, and runs it.
+
+import ArgumentParser
+import Control
+import Glibc
+import Machine
+import Migrate
+import Synchronization
+
+struct ReceiveCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "receive", abstract: "Wait for a VM, and run it in this process.",
+        discussion: """
+            The receiver is listed as incoming-PID until the VM runs here. It then takes the VM's own name, as soon as that
+            is free: on one host the sender holds it until it has ended. --name gives the VM another name, and holds that
+            from the start.
+            """)
+
+    @Option(
+        help: ArgumentHelp(
+            "Where to listen: [host:]port, [v6]:port or unix:PATH. Port 0 lets the kernel choose. Without a host only this "
+                + "machine can connect.", valueName: "endpoint"))
+    var listen: String
+
+    @Option(help: "The name that the VM has here (its own by default).")
+    var name: String?
+
+    @Flag(help: "Listen beyond this machine although memory and state come unencrypted.")
+    var insecure = false
+
+    @OptionGroup(title: "This host") var host: HostArguments
+    @OptionGroup var output: OutputOptions
+
+    func validate() throws {
+        do {
+            if let name { _ = try VMName(name) }
+            let endpoint = try VMProcess.endpoint(listen)
+            guard endpoint.isLocal || insecure else {
+                throw ValidationError(
+                    "Listening on \(endpoint) would take VMs from anybody who can reach it, unencrypted: say --insecure if you "
+                        + "trust that network, or listen on this machine only (leave the host out) behind a tunnel.")
+            }
+        } catch let error as ControlError {
+            throw ValidationError(error.message)
+        }
+        if output.json, host.serial == .stdio {
+            throw ValidationError("Both --json and --serial stdio want standard output.")
+        }
+    }
+
+    /// What `--json` prints, a line each, as it happens.
+    private struct Event: Encodable {
+        var event: String
+        var listening: String?
+        var name: String
+        var control: String
+        var received: ReceiveReport?
+    }
+
+    func run() throws {
+        let wanted = try name.map { try VMName($0) }
+        let starter = try VMStarter(
+            name: wanted ?? VMName(incoming: getpid()), host: host, guestName: VMProcess.unknownGuest)
+        let process = starter.process
+        let listener: Listener
+        do { listener = try Self.makeListener(VMProcess.endpoint(listen)) } catch {
+            process.claim.release()
+            throw CommandError(.cannotListen, "\(error)")
+        }
+        let builder = ReceivingBuilder(
+            local: LocalMachineBuilder(host: starter.host, logger: host.logger), name: wanted, process: process)
+        let incoming = IncomingMigration(
+            listener: listener, builder: builder, options: ReceiveOptions(), logger: host.logger)
+        process.state.withLock { state in
+            state.phase = .receiving
+            state.incoming = incoming
+            state.endpoint = listener.endpoint
+        }
+        Output.note("migratectl: waiting for a VM on \(listener.endpoint), as \(process.claim.name)")
+        try tell("listening", process, listening: listener.endpoint)
+        try PlainThread.detached(name: "receive") { receive(incoming, starter) }
+        let status = try starter.goOn()
+        guard status == .success else { throw CommandError(status, "") }
+    }
+
+    /// Listens, over the dead body of a receiver that was killed and left its UNIX socket behind.
+    private static func makeListener(_ endpoint: Endpoint) throws -> Listener {
+        do {
+            return try Listener(endpoint)
+        } catch let error as TransportError {
+            guard error.code == .cannotListen, case .unix(let path) = endpoint, ControlClient.isStaleSocket(path) else {
+                throw error
+            }
+            unlink(path)
+            return try Listener(endpoint)
+        }
+    }
+
+    /// On a thread of its own, as it blocks until the VM runs here.
+    private func receive(_ incoming: IncomingMigration, _ starter: VMStarter) {
+        let process = starter.process
+        do {
+            let (machine, report) = try incoming.run()
+            guard let machine = machine as? Machine else {
+                return process.end(.notReceived(.failure, "the VM that came is of no kind that runs here"))
+            }
+            process.state.withLock { state in
+                state.phase = .running
+                state.peer = report.peer
+                state.last = MigrationStatus(
+                    state: .completed, direction: .incoming, peer: report.peer, receiving: incoming.progress,
+                    received: report)
+            }
+            try process.adopt(machine)
+            takeName(of: machine, process)
+            starter.announce(machine)
+            try tell("running", process, received: report)
+            // The session is kept until the source knows that its copy is void.
+            while !incoming.isSettled, process.state.withLock({ $0.end == nil }) { usleep(100_000) }
+            incoming.close()
+        } catch let error as ReceiveError {
+            let status: ExitStatus =
+                switch error.code {
+                case .peerLost: .peerLost
+                case .dropped: .dropped
+                default: .cancelled
+                }
+            process.end(.notReceived(status, error.message))
+        } catch {
+            process.end(.notReceived(.failure, "\(error)"))
+        }
+    }
+
+    /// Gives the process the name of its VM. The sender on the same host holds it until it has ended.
+    private func takeName(of machine: Machine, _ process: VMProcess) {
+        guard process.claim.name.isIncoming, let name = try? VMName(machine.configuration.name) else { return }
+        for _ in 0..<200 {
+            do {
+                return try process.claim.rename(to: name)
+            } catch {
+                guard error.code == .nameTaken, process.state.withLock({ $0.end == nil }) else { break }
+                usleep(50_000)
+            }
+        }
+        let text =
+            "the name \(name) is taken on this host by another VM; here it is \(process.claim.name) (receive with --name to "
+            + "choose a name)"
+        process.state.withLock { $0.message = text }
+        Output.note("migratectl: \(text)")
+    }
+
+    private func tell(
+        _ event: String, _ process: VMProcess, listening: Endpoint? = nil, received: ReceiveReport? = nil
+    ) throws {
+        guard output.json else { return }
+        try Output.jsonLine(
+            Event(
+                event: event, listening: listening?.description, name: process.claim.name.description,
+                control: process.claim.socketPath, received: received))
+    }
+}
+
+/// Builds the machine that comes, under the name that it will have here, and tells the process what it will be.
+private struct ReceivingBuilder: MachineBuilder {
+    let local: LocalMachineBuilder
+    let name: VMName?
+    let process: VMProcess
+
+    func makeMachine(for configuration: MachineConfiguration) throws -> any MigratableMachine {
+        var configuration = configuration
+        // The name comes from a stranger, and becomes a file name here.
+        configuration.name = try name?.description ?? VMName(configuration.name).description
+        let machine = try local.makeLocalMachine(for: configuration)
+        process.state.withLock { state in
+            state.memoryBytes = configuration.memory.reduce(0) { $0 + $1.byteCount }
+            state.vcpus = configuration.vcpuCount
+            state.identifier = configuration.identifier
+        }
+        return machine
+    }
+}
