@@ -51,10 +51,13 @@ public enum PreCopyPolicy {
         public var calmFactor = 1.5
         /// Rounds without progress before throttling, by policy.
         public var throttlePatience = 3
-        /// Rounds without progress before giving up, when no time limit says how long to go on.
+        /// Rounds without progress before giving up, when no time limit says how long to go on...
         public var giveUpPatience = 10
+        /// ...and the time that they must have taken: short rounds are no reason to hurry.
+        public var giveUpTime = Duration.seconds(5)
         /// The same for `no-disruption`, which has no reason to insist.
         public var shortPatience = 5
+        public var shortTime = Duration.seconds(2)
         /// A round of at least this many pages measures the link; a shorter one measures its own overhead.
         public var telltalePages = 1024
 
@@ -110,6 +113,7 @@ private struct Outlook {
     let next: DowntimePrediction
     /// Rounds since the residue last became noticeably smaller than ever before.
     let roundsWithoutProgress: Int
+    let timeWithoutProgress: Duration
     let smallestResidue: Int
 
     init(
@@ -126,17 +130,21 @@ private struct Outlook {
         // The dirty rate of the latest round, continued. A guest that rewrites a hot set makes this too hopeful for a
         // shorter round; then the next decision sees a residue that has not shrunk.
         let dirtied = last.dirtyRate / Double(pageByteCount) * nextRound.seconds
-        let nextPages = last.pagesDirtied > 0 ? Int(min(dirtied, Double(last.pagesDirtied)).rounded(.up)) : 0
+        let nextPages = last.pagesDirtied > 0 ? Int(min(dirtied, Double(last.pagesDirtied), 1e15).rounded(.up)) : 0
         next = Self.prediction(pages: nextPages, goodput, fixed)
 
         var smallest = Int.max
         var stalled = 0
+        var stalledTime = Duration.zero
         for round in history {
             let isProgress = Double(round.residuePages) < Double(smallest) * (1 - tuning.worthwhileShare)
-            stalled = isProgress || smallest == .max ? 0 : stalled + 1
+            let isFirst = smallest == .max
+            stalled = isProgress || isFirst ? 0 : stalled + 1
+            stalledTime = isProgress || isFirst ? .zero : stalledTime + round.duration
             smallest = min(smallest, max(0, round.residuePages))
         }
         roundsWithoutProgress = stalled
+        timeWithoutProgress = stalledTime
         smallestResidue = smallest
     }
 
@@ -193,8 +201,11 @@ private struct Outlook {
     /// No progress for so long that none is to be expected.
     func isHopeless(_ limits: MigrationLimits) -> Bool {
         switch limits.policy {
-        case .noDisruption: roundsWithoutProgress >= tuning.shortPatience
-        case .minDowntime, .boundedTime: limits.maxTime == nil && roundsWithoutProgress >= tuning.giveUpPatience
+        case .noDisruption:
+            roundsWithoutProgress >= tuning.shortPatience && timeWithoutProgress >= tuning.shortTime
+        case .minDowntime, .boundedTime:
+            limits.maxTime == nil && roundsWithoutProgress >= tuning.giveUpPatience
+                && timeWithoutProgress >= tuning.giveUpTime
         }
     }
 
