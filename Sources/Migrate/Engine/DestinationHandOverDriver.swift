@@ -46,6 +46,8 @@ final class DestinationHandOverDriver: Sendable {
     private let logger: Logger
     private let onVoid: @Sendable () -> Void
     private let handOver: Mutex<DestinationHandOver>
+    /// When the current connection was made, or last brought a message.
+    private let lastHeard = Mutex(MonotonicInstant.now)
     private let timers = Mutex<TimerTable?>(nil)
     private let pump = Mutex<EventPump<Input>?>(nil)
 
@@ -89,9 +91,11 @@ final class DestinationHandOverDriver: Sendable {
         case .event(let plain): event = plain
         case .linkUp(let generation):
             guard link.isCurrent(generation) else { return }
+            lastHeard.withLock { $0 = .now }
             event = .linkUp
         case .heard(let generation, let message):
             guard link.isCurrent(generation) else { return }
+            endOverdueSilence()
             note(message)
             event = .message(message)
         case .linkDown(let generation, let error):
@@ -100,6 +104,20 @@ final class DestinationHandOverDriver: Sendable {
             event = .linkDown
         }
         let actions = handOver.withLock { $0.handle(event) }
+        for action in actions { perform(action) }
+    }
+
+    /// A process that was frozen finds a timer due and messages waiting, in either order. The timer comes first:
+    /// a COMMIT that waited for longer than the silence allows may have been overtaken by a person's decision at the
+    /// source (docs/hand-over.md). The source says it again on the next connection if it still holds.
+    private func endOverdueSilence() {
+        let silence = lastHeard.withLock { last in
+            defer { last = .now }
+            return MonotonicInstant.now - last
+        }
+        let actions = handOver.withLock { handOver in
+            silence > handOver.timeouts.silence ? handOver.handle(.timer(.silence)) : []
+        }
         for action in actions { perform(action) }
     }
 
