@@ -70,7 +70,8 @@ struct ReceiveCommand: ParsableCommand {
         let builder = ReceivingBuilder(
             local: LocalMachineBuilder(host: starter.host, logger: host.logger), name: wanted, process: process)
         let incoming = IncomingMigration(
-            listener: listener, builder: builder, options: ReceiveOptions(), logger: host.logger)
+            listener: listener, builder: builder,
+            options: ReceiveOptions(recordLedger: { [process] in try process.recordLedger($0) }), logger: host.logger)
         process.state.withLock { state in
             state.phase = .receiving
             state.incoming = incoming

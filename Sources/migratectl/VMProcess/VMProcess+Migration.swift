@@ -18,7 +18,9 @@ extension VMProcess {
         let limits = try MigrationLimits().changed(by: request.limits)
         let migration = OutgoingMigration(
             machine: machine, destination: destination,
-            options: MigrationOptions(lanes: request.lanes, limits: limits, recordDirectory: request.recordDirectory),
+            options: MigrationOptions(
+                lanes: request.lanes, limits: limits, recordDirectory: request.recordDirectory,
+                recordLedger: { [self] in try recordLedger($0) }),
             logger: logger)
         let isFree = state.withLock { state in
             guard state.outgoing == nil, state.end == nil else { return false }
@@ -56,7 +58,10 @@ extension VMProcess {
         switch report.outcome {
         case .completed: end(.moved(to: peer))
         case .droppedHere: end(.dropped)
-        default: logger.notice("the VM runs on here: \(report.error ?? report.outcome.rawValue)")
+        case .resolvedHere: break
+        default:
+            forgetLedger(session: report.session)
+            logger.notice("the VM runs on here: \(report.error ?? report.outcome.rawValue)")
         }
     }
 
