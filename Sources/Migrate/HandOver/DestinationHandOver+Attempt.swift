@@ -139,12 +139,20 @@ extension DestinationHandOver {
         return message.digest == digest ? .notExpected : .wrongDigest(digest)
     }
 
+    /// No copy that anything is owed for.
+    private var mayHearOfAttempts: Bool {
+        switch phase {
+        case .receiving, .ended, .lost: true
+        default: false
+        }
+    }
+
     private mutating func final(_ message: HandOverMessage, _ mode: HandOverMode) -> [Action]? {
-        guard phase == .receiving || phase == .ended, message.attempt > attempt else { return nil }
+        guard mayHearOfAttempts, message.attempt > attempt else { return nil }
         attempt = message.attempt
         digest = message.digest
-        // Stopped by a person, while the source was on its way here.
-        if phase == .ended { return [.send(self.message(.refused(.cancelled)))] }
+        // Stopped by a person, or restarted, while the source was on its way here.
+        if phase != .receiving { return [.send(self.message(.refused(.cancelled)))] }
         self.mode = mode
         isMemoryComplete = false
         phase = .loading
@@ -182,7 +190,7 @@ extension DestinationHandOver {
 
     private mutating func void(_ message: HandOverMessage, _ reason: VoidReason) -> [Action]? {
         // An attempt whose FINAL never came is void as well: it must not come later.
-        if phase == .receiving || phase == .ended, message.attempt > attempt {
+        if mayHearOfAttempts, message.attempt > attempt {
             attempt = message.attempt
             digest = message.digest
         }
