@@ -84,3 +84,15 @@ import Testing
         #expect(throws: HarnessError.self) { try MigrationFigures("{}") }
     }
 }
+
+@Suite struct ClockTests {
+    @Test func counterAndClockAgree() throws {
+        let start = TSCSample()
+        try pause(milliseconds: 200)
+        let scale = TSCScale(from: start)
+        // A stamp of now lies where the clock says that now is.
+        let sample = TSCSample()
+        #expect(abs(scale.nanoseconds(at: sample.tsc) - Double(sample.nanoseconds)) < 100_000)
+        #expect(abs(scale.nanoseconds(at: start.tsc) - Double(start.nanoseconds)) < 1_000)
+    }
+}

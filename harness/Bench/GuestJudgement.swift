@@ -19,9 +19,10 @@ struct SwitchWindow {
 }
 
 /// The largest gap that the guest feels in a second in which nothing happens: the machine's own noise.
-func quietGap(_ console: GuestConsole, _ scale: TSCScale) throws -> Double {
+func quietGap(_ console: GuestConsole, _ clock: TSCSample) throws -> Double {
     try console.resetGaps()
     try pause(milliseconds: 1000)
+    let scale = TSCScale(from: clock)
     let noise = try console.report().largestGap.map { scale.milliseconds($0.ticks) } ?? 0
     // Printing is work too; the migration's gaps begin after it.
     try console.resetGaps()
@@ -31,10 +32,12 @@ func quietGap(_ console: GuestConsole, _ scale: TSCScale) throws -> Double {
 
 /// Asks the guest, at the destination, for its gaps and its verdict, and lets it check every page.
 func judgeGuest(
-    _ console: GuestConsole, _ scale: TSCScale, since start: UInt64, window: SwitchWindow?, into record: inout RunRecord
+    _ console: GuestConsole, _ clock: TSCSample, since start: UInt64, window: SwitchWindow?,
+    into record: inout RunRecord
 ) throws {
     try pause(milliseconds: 300)
     let report = try console.report()
+    let scale = TSCScale(from: clock)
     let began = Double(start)
     let felt = report.gaps.filter { scale.nanoseconds(at: $0.to) > began }
     record.feltGap = felt.map { scale.milliseconds($0.ticks) }.max()

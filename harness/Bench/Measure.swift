@@ -103,9 +103,9 @@ struct Measure: ParsableCommand {
         let kernel = folder.path + "/selftest.elf"
         guard FileManager.default.createFile(atPath: kernel, contents: Data(SelfTestImage.bytes))
         else { throw HarnessError("cannot write \(kernel)") }
-        let scale = try TSCScale()
-        let qemuSetup = QemuSetup(program: qemu, kernel: kernel, scale: scale)
-        let ours = MigratectlSetup(program: try Migratectl(program: built), scale: scale)
+        let clock = TSCSample()
+        let qemuSetup = QemuSetup(program: qemu, kernel: kernel, clock: clock)
+        let ours = MigratectlSetup(program: try Migratectl(program: built), clock: clock)
 
         try FileManager.default.createDirectory(atPath: output, withIntermediateDirectories: true)
         let started = timestamp()

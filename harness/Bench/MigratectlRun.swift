@@ -7,7 +7,8 @@ import HarnessSupport
 /// The built program.
 struct MigratectlSetup {
     var program: Migratectl
-    var scale: TSCScale
+    /// When the benchmark began.
+    var clock: TSCSample
 }
 
 extension VMOptions {
@@ -53,7 +54,7 @@ struct MigratectlRun {
             "bench", options, transport: cell.transport.rawValue,
             folder: folder.path)
         let address = try destination.listening()
-        record.noise = try quietGap(try source.console(), setup.scale)
+        record.noise = try quietGap(try source.console(), setup.clock)
 
         guard let sourceBefore = ProcessorTime(of: source.pid, guestThreads: guestThreads),
             let destinationBefore = ProcessorTime(of: destination.pid, guestThreads: guestThreads)
@@ -99,7 +100,7 @@ struct MigratectlRun {
         let window = figures.stoppedAtNanoseconds.map {
             SwitchWindow(stopped: $0, resumed: $0 + figures.downtimeMilliseconds * 1e6)
         }
-        try judgeGuest(try destination.console(), setup.scale, since: start, window: window, into: &record)
+        try judgeGuest(try destination.console(), setup.clock, since: start, window: window, into: &record)
         if let faults = record.otherFaults {
             throw HarnessError("the guest's verdict: \(faults.joined(separator: " "))")
         }

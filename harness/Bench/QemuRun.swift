@@ -8,7 +8,8 @@ struct QemuSetup {
     var program: String
     /// The guest's ELF image.
     var kernel: String
-    var scale: TSCScale
+    /// When the benchmark began.
+    var clock: TSCSample
 
     /// The program's version, as it says.
     func version(folder: String) throws -> String {
@@ -93,7 +94,7 @@ final class QemuRun {
         try configure(destinationControl)
         let place = try listen(destinationControl)
 
-        record.noise = try quietGap(sourceConsole, setup.scale)
+        record.noise = try quietGap(sourceConsole, setup.clock)
 
         let threads = ["CPU "]
         guard let sourceBefore = ProcessorTime(of: source.pid, guestThreads: threads),
@@ -127,7 +128,7 @@ final class QemuRun {
         record.rounds = status["ram"]?["dirty-sync-count"]?.double.map { Int($0) }
         let window = SwitchWindow(
             stopped: try eventTime(stopEvent) - clockDifference, resumed: try eventTime(resumeEvent) - clockDifference)
-        try judgeGuest(destinationConsole, setup.scale, since: start, window: window, into: &record)
+        try judgeGuest(destinationConsole, setup.clock, since: start, window: window, into: &record)
         _ = try? sourceControl.execute("quit")
         _ = try? destinationControl.execute("quit")
     }

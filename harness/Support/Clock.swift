@@ -17,26 +17,40 @@ public func realtimeNanoseconds() -> UInt64 {
     return UInt64(time.tv_sec) * 1_000_000_000 + UInt64(time.tv_nsec)
 }
 
-/// How the processor's time stamp counter relates to CLOCK_MONOTONIC. Guests stamp with the counter.
-public struct TSCScale: Sendable {
-    public let nanosecondsPerTick: Double
-    private let tsc: UInt64
-    private let nanoseconds: UInt64
+/// The processor's time stamp counter and CLOCK_MONOTONIC at one moment.
+public struct TSCSample: Sendable {
+    public let tsc: UInt64
+    public let nanoseconds: UInt64
 
-    /// Measures over a tenth of a second.
-    public init() throws {
-        let firstTSC = harness_tsc()
-        let first = monotonicNanoseconds()
-        try pause(milliseconds: 100)
-        tsc = harness_tsc()
-        nanoseconds = monotonicNanoseconds()
-        nanosecondsPerTick = Double(nanoseconds - first) / Double(tsc - firstTSC)
+    /// Reads both so often that at least one pair was not torn apart by the scheduler.
+    public init() {
+        var best: (width: UInt64, tsc: UInt64, nanoseconds: UInt64) = (.max, 0, 0)
+        for _ in 0..<200 {
+            let before = harness_tsc()
+            let nanoseconds = monotonicNanoseconds()
+            let width = harness_tsc() &- before
+            if width < best.width { best = (width, before &+ width / 2, nanoseconds) }
+        }
+        tsc = best.tsc
+        nanoseconds = best.nanoseconds
+    }
+}
+
+/// How the two relate. Guests stamp with the counter.
+public struct TSCScale: Sendable {
+    private let nanosecondsPerTick: Double
+    private let end: TSCSample
+
+    /// Between two moments, which should be seconds apart.
+    public init(from start: TSCSample, to end: TSCSample = TSCSample()) {
+        nanosecondsPerTick = Double(end.nanoseconds &- start.nanoseconds) / Double(max(end.tsc &- start.tsc, 1))
+        self.end = end
     }
 
-    /// CLOCK_MONOTONIC nanoseconds at `stamp`, which may lie before or after the measurement.
+    /// CLOCK_MONOTONIC nanoseconds at `stamp`, before or after the end.
     public func nanoseconds(at stamp: UInt64) -> Double {
-        let ticks = Double(Int64(bitPattern: stamp &- tsc))
-        return Double(nanoseconds) + ticks * nanosecondsPerTick
+        let ticks = Double(Int64(bitPattern: stamp &- end.tsc))
+        return Double(end.nanoseconds) + ticks * nanosecondsPerTick
     }
 
     /// The length of `ticks` in milliseconds.
