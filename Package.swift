@@ -123,7 +123,10 @@ let package = Package(
             swiftSettings: program),
         .testTarget(
             name: "MachineTests",
-            dependencies: ["CKVM", "DirtyLog", "KVM", "Machine", "Migrate", "Units", "VMState"],
+            dependencies: [
+                "CKVM", "DirtyLog", "KVM", "Machine", "Migrate", "Units", "VMState",
+                .product(name: "Logging", package: "swift-log"),
+            ],
             swiftSettings: program),
         .testTarget(name: "ControlTests", dependencies: ["Control", "Migrate"], swiftSettings: program),
         .testTarget(name: "HarnessTests", dependencies: ["CHarness", "HarnessSupport"], swiftSettings: program),

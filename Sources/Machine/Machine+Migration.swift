@@ -13,6 +13,8 @@ extension Machine: MigratableMachine {
     public var memory: [MemoryRegion] { ram.migratableRegions }
 
     public func makeDirtyTracker() throws -> any DirtyTracker {
+        // Nobody tracks a dead guest: whoever asks is about to move it, and is told now and not at the pause.
+        if let outcome = group.outcome { throw MachineError(.guestEnded, "cannot track its memory: \(outcome)") }
         let regions = ram.trackedRegions
         let tracker: any DirtyTracker =
             switch host.dirtyTracker {

@@ -183,13 +183,4 @@ public final class Machine: Sendable {
 
     /// Writes guest RAM, as a device would: the dirty log sees it.
     public func writeMemory(_ bytes: [UInt8], at address: GuestAddress) throws { try ram.write(bytes, at: address) }
-
-    /// A vCPU's registers, for people; of a paused machine.
-    public func describeVCPU(_ index: Int) throws -> StateDescription {
-        try requirePaused("read a vCPU")
-        guard group.vcpus.indices.contains(index) else {
-            throw MachineError(.invalidOptions, "the machine has no vcpu \(index)")
-        }
-        return try VCPUState.capture(from: group.vcpus[index], msrs: saveableMSRs).state.stateDescription
-    }
 }
