@@ -40,5 +40,6 @@ CHECK_VCPU(heartbeat_failures, HEARTBEAT_FAILURES);
 CHECK_VCPU(register_checks, REGISTER_CHECKS);
 CHECK_VCPU(state, STATE);
 CHECK_VCPU(register_mask, REGISTER_MASK);
+CHECK_VCPU(tsc_step, TSC_STEP);
 CHECK_VCPU(gaps, GAPS);
 _Static_assert(sizeof(struct selftest_vcpu) == SELFTEST_VCPU_BYTES, "vCPU entry");

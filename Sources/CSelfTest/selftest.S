@@ -8,7 +8,7 @@
 // Why so much is done in ring 3: on hosts that run KVM without hardware virtualisation (kvm_pvm), each instruction of
 // ring 0 is emulated and takes microseconds; ring 3 in long mode runs natively. Ring 0 is therefore entered only to set
 // what only ring 0 can set, and for interrupts. Ring 3 has the whole of memory mapped, the page tables and the local APIC
-// included, and an I/O bitmap that allows it port I/O. Nothing here defends the guest against itself.
+// included, and may do port I/O. Nothing here defends the guest against itself.
 
 #if defined(__x86_64__)
 

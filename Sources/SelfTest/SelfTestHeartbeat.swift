@@ -20,6 +20,8 @@ public struct SelfTestHeartbeat: Codable, Hashable, Sendable {
         public var counters: SelfTestReport.Counters
         public var registerChecks: UInt64
         public var lostRegisters: SelfTestRegisters
+        /// The largest step back of the TSC, in cycles.
+        public var tscStep: UInt64
         /// The largest gaps since the start or the command `g`, largest first.
         public var gaps: [SelfTestGap]
     }
@@ -96,6 +98,7 @@ public struct SelfTestHeartbeat: Codable, Hashable, Sendable {
                     registerChecks: counter(SELFTEST_VCPU_OFFSET_REGISTER_CHECKS),
                     lostRegisters: SelfTestRegisters(
                         rawValue: load(SELFTEST_VCPU_OFFSET_REGISTER_MASK, UInt32.self, from: start) ?? 0),
+                    tscStep: counter(SELFTEST_VCPU_OFFSET_TSC_STEP),
                     gaps: gaps.sorted { $0.nanoseconds > $1.nanoseconds }))
         }
     }

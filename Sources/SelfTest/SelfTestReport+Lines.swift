@@ -79,6 +79,7 @@ extension SelfTestReport.CPU {
         counters = try .init(fields)
         registerChecks = try fields.number("register_checks")
         lostRegisters = SelfTestRegisters(rawValue: try fields.number("register_mask"))
+        tscStep = try fields.number("tsc_step")
     }
 }
 

@@ -78,6 +78,8 @@ public struct SelfTestReport: Codable, Hashable, Sendable {
         public var counters: Counters
         public var registerChecks: UInt64
         public var lostRegisters: SelfTestRegisters
+        /// The largest step back of the TSC, in cycles.
+        public var tscStep: UInt64
     }
 
     /// The last line of a report: all vCPUs together.

@@ -5,7 +5,7 @@ import Units
 
 @Suite struct SelfTestReportTests {
     static let cpuLine = """
-        selftest: event=cpu cpu=1 sequence=9 written=8 read=7 verified=6 errors=1 ticks=4 stalls=0 tsc_backward=0 \
+        selftest: event=cpu cpu=1 sequence=9 written=8 read=7 verified=6 errors=1 ticks=4 stalls=0 tsc_backward=0 tsc_step=0 \
         clock_backward=0 register_checks=3 register_failures=1 register_mask=0x30 heartbeat_failures=0
         """
     static let summaryLine = """

@@ -37,7 +37,7 @@ boot_task:
 boot_frame:
     .quad GA(ring3)
     .quad USER_CODE
-    .quad 2                             // interrupts off until ring 3 has silenced the legacy controllers
+    .quad USER_FLAGS                    // interrupts off until ring 3 has silenced the legacy controllers
     .quad 0
     .quad USER_DATA
 

@@ -30,8 +30,39 @@ beat_lost:
     incq SELFTEST_VCPU_OFFSET_HEARTBEAT_FAILURES(%r14)
     jmp 1b
 
+// Moves a moment by rcx; a moment before the TSC began is due at once.
+.macro MOVE_MOMENT place
+    addq %rcx, \place
+    jns 9f
+    movq $0, \place
+9:
+.endm
+
+// The TSC went back: rcx = by how much, negative. All that is due at a certain TSC moves with it, or the guest would do
+// nothing until the TSC has caught up, and tell nobody.
 beat_backward:
     incq SELFTEST_VCPU_OFFSET_TSC_BACKWARD(%r14)
+    movq %rcx, %rdx
+    negq %rdx
+    cmpq SELFTEST_VCPU_OFFSET_TSC_STEP(%r14), %rdx
+    jbe 1f
+    movq %rdx, SELFTEST_VCPU_OFFSET_TSC_STEP(%r14)
+1:  MOVE_MOMENT C_DUTY_NEXT(%r15)
+    MOVE_MOMENT C_PHASE_NEXT(%r15)
+    cmpq $-1, C_WRITE_NEXT(%r15)        // never stays never
+    je 2f
+    movq %rax, C_WRITE_NEXT(%r15)
+2:  cmpq $-1, C_READ_NEXT(%r15)
+    je 3f
+    movq %rax, C_READ_NEXT(%r15)
+3:  cmpq $0, C_INDEX(%r15)
+    jne beat_store
+    MOVE_MOMENT G_SERIAL_NEXT
+    MOVE_MOMENT G_REPORT_NEXT
+    MOVE_MOMENT G_END_TSC
+    addq %rcx, G_VERIFY_TSC
+    addq %rcx, SELFTEST_SHARED_ADDRESS + SELFTEST_SHARED_OFFSET_BOOT_TSC
+    addq %rcx, SELFTEST_SHARED_ADDRESS + SELFTEST_SHARED_OFFSET_READY_TSC
     jmp beat_store
 
 beat_gap:

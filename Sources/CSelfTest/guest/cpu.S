@@ -63,6 +63,16 @@ cpu_init:
     jnc 3f
     movl $7, %esi                       // x87, SSE, AVX
     RING0 ring0_write_xcr0
+    // Believed only if it is still so after an exit: QEMU's emulated SVM does not intercept XSETBV, so the KVM inside
+    // does not learn of it and puts XCR0 back.
+    xorl %eax, %eax
+    cpuid
+    xorl %ecx, %ecx
+    xgetbv
+    andl $6, %eax
+    cmpl $6, %eax
+    je 3f
+    btrl $F_AVX, G_FEATURES
 3:  btl $F_KVMCLOCK, G_FEATURES
     jnc 4f
     movl $0x4b564d01, %ecx              // MSR_KVM_SYSTEM_TIME_NEW

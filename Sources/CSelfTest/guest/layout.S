@@ -33,8 +33,12 @@
 #define TSS             0x113000
 #define TSS_BYTES       512
 
-// Port I/O from ring 3 is allowed by the task's bitmap: kvm_pvm does not honour IOPL. The bitmap covers the ports below
-// 0x600 (serial line, timers, interrupt controllers, exit port) and ends with the byte of ones that the processor wants.
+// Port I/O from ring 3 is allowed twice. By IOPL 3, which kvm_pvm does not honour; and by the task's bitmap, which QEMU's
+// emulator stops to honour once a KVM inside it has restored a task register (it knows only tasks that are not busy).
+#define USER_FLAGS      0x3002
+
+// The bitmap covers the ports below 0x600 (serial line, timers, interrupt controllers, exit port) and ends with the byte of
+// ones that the processor wants.
 #define IO_BITMAP_BYTES 0xc0
 #define TSS_LIMIT       (0x68 + IO_BITMAP_BYTES)
 

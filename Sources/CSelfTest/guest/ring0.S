@@ -71,6 +71,6 @@ unexpected:
 fault_frame:
     .quad GA(fault_main)
     .quad USER_CODE
-    .quad 2
+    .quad USER_FLAGS
     .quad 0
     .quad USER_DATA

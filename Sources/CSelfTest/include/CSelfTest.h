@@ -53,7 +53,9 @@ struct selftest_vcpu {
     uint32_t state;
     /// SELFTEST_REGISTER_... of all failures so far.
     uint32_t register_mask;
-    uint64_t reserved[2];
+    /// The largest step back of the TSC, in cycles.
+    uint64_t tsc_step;
+    uint64_t reserved;
     /// The largest gaps, in no order.
     struct selftest_gap gaps[SELFTEST_GAPS];
 };

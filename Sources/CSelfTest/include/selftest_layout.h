@@ -74,6 +74,7 @@
 #define SELFTEST_VCPU_OFFSET_REGISTER_CHECKS 96
 #define SELFTEST_VCPU_OFFSET_STATE 104
 #define SELFTEST_VCPU_OFFSET_REGISTER_MASK 108
+#define SELFTEST_VCPU_OFFSET_TSC_STEP 112
 #define SELFTEST_VCPU_OFFSET_GAPS 128
 
 /// So many of the largest gaps of each vCPU are kept: on a busy host the one that matters may not be the largest.
