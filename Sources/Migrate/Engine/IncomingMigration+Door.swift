@@ -32,20 +32,28 @@ extension IncomingMigration {
 
     private func greet(_ connection: Connection) {
         let key = ObjectIdentifier(connection)
-        let isWelcome = door.update { door in
-            guard door.handshakes.count < Self.handshakeLimit else { return false }
+        // The one that has been silent for longest makes room: a source says at once what it wants, and those that
+        // say nothing must not keep it out.
+        let oldest: Connection? = door.update { door in
+            var oldest: Connection?
+            if door.handshakes.count >= Self.handshakeLimit,
+                let silent = door.handshakes.min(by: { $0.value.since < $1.value.since })
+            {
+                oldest = silent.value.connection
+                door.handshakes[silent.key] = nil
+            }
             door.handshakes[key] = Handshake(connection: connection, since: .now)
-            return true
+            return oldest
         }
-        guard isWelcome else {
-            logger.warning("\(connection.peer) was turned away: too many connections at once")
-            return
-        }
+        oldest?.shutDown(because: TransportError(.timedOut, "it was silent, and others came"))
         do {
             // Detached: it ends with its connection, and the door waits for the table to be empty.
             try PlainThread.detached(name: "handshake") { [self] in
                 do {
                     try handshake(connection)
+                } catch let error as StreamError where error.code != .notAStream {
+                    // It speaks our language, or a later form of it, and can read why.
+                    try? refuse(connection, Refusal(.protocolError, "\(error)"))
                 } catch {
                     logger.info("\(connection.peer) was turned away: \(error)")
                 }
@@ -107,6 +115,7 @@ extension IncomingMigration {
         guard isMine else {
             return try refuse(connection, Refusal(.busy, "another VM is being received here; use another receiver"))
         }
+        let session: ReceiverSession
         do {
             let mebibytes = configuration.memory.reduce(0) { $0 + $1.byteCount } >> 20
             logger.info(
@@ -116,29 +125,39 @@ extension IncomingMigration {
                     "vcpus": "\(configuration.vcpuCount)", "mebibytes": "\(mebibytes)",
                 ])
             let machine = try builder.makeMachine(for: configuration)
-            let session = try ReceiverSession(
+            session = try ReceiverSession(
                 identifier: hello.session, machine: machine, lanes: Int(hello.lanes), peer: connection.peer,
                 options: options, logger: logger)
+        } catch {
+            let refusal = error as? Refusal ?? Refusal(.incompatible, "\(error)")
+            logger.warning("'\(configuration.name)' cannot be received: \(refusal.reason)")
+            door.update { $0.isTaken = false }
+            return try refuse(connection, refusal)
+        }
+        // Known before WELCOME leaves: the lanes follow at once.
+        let isOpen = door.update { door in
+            guard !door.isClosing else { return false }
+            door.session = session
+            door.welcomed = .now
+            door.peer = connection.peer
+            return true
+        }
+        guard isOpen else {
+            session.end()
+            return try refuse(connection, Refusal(.shuttingDown, "the receiver was stopped"))
+        }
+        do {
             let writer = try RecordWriter(connection)
-            // Known before WELCOME leaves: the lanes follow at once.
-            door.update { door in
-                door.session = session
-                door.welcomed = .now
-                door.peer = connection.peer
-            }
             let welcome = Welcome(
                 session: hello.session, laneSecret: session.laneSecret, lanes: UInt16(session.lanesGranted),
                 program: programName)
             try writer.send(.welcome(welcome))
             try settle(connection, session, writer, reader)
         } catch {
-            let refusal = error as? Refusal ?? Refusal(.incompatible, "\(error)")
-            logger.warning("'\(configuration.name)' cannot be received: \(refusal.reason)")
-            door.update { door in
-                door.isTaken = false
-                door.session = nil
-            }
-            try refuse(connection, refusal)
+            // Somebody waits for this session already, and must hear of its end.
+            session.driver.situation.update { $0.lostLink = error }
+            session.driver.submit(.cancel)
+            throw error
         }
     }
 
@@ -146,12 +165,14 @@ extension IncomingMigration {
         _ connection: Connection, _ session: ReceiverSession, _ writer: RecordWriter, _ reader: ReaderHandle
     ) throws {
         connection.setReadTimeout(nil)
-        connection.setWriteTimeout(nil)
+        // A peer that is stopped reads nothing: writing to it must not wait for longer than its silence may last.
+        connection.setWriteTimeout(options.timeouts.silence)
         try session.attach(connection, writer: writer, reader: reader)
     }
 
     private func refuse(_ connection: Connection, _ refusal: Refusal) throws {
         logger.info("\(connection.peer) was refused: \(refusal.reason)")
         try RecordWriter(connection).send(.refusal(refusal))
+        connection.finish()
     }
 }

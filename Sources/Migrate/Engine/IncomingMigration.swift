@@ -22,8 +22,8 @@ public final class IncomingMigration: Sendable {
         var since: MonotonicInstant
     }
 
-    /// Connections that may be undecided at once; more are turned away.
-    static let handshakeLimit = 32
+    /// Connections that may be undecided at once.
+    static let handshakeLimit = 128
 
     let listener: Listener
     let builder: any MachineBuilder

@@ -33,6 +33,20 @@ public final class Connection: ByteSource, Sendable {
         _ = shutdown(descriptor, CInt(SHUT_RDWR))
     }
 
+    /// Ends our direction, and waits a moment for the peer to end its own: a socket that is closed with bytes unread is
+    /// reset, and the peer may lose what was said to it last.
+    func finish() {
+        setReadTimeout(.seconds(1))
+        _ = shutdown(descriptor, CInt(SHUT_WR))
+        let deadline = MonotonicInstant.now + .seconds(2)
+        unsafe withUnsafeTemporaryAllocation(byteCount: 16 << 10, alignment: 16) { scratch in
+            let none = unsafe UnsafeMutableRawBufferPointer(start: nil, count: 0)
+            while MonotonicInstant.now < deadline {
+                guard let count = try? unsafe read(into: scratch, then: none), count > 0 else { return }
+            }
+        }
+    }
+
     /// Reads fail with `.timedOut` when nothing came for this long; nil waits for ever.
     public func setReadTimeout(_ timeout: Duration?) {
         setTimeout(SO_RCVTIMEO, timeout)

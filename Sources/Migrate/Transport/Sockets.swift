@@ -74,7 +74,7 @@ public final class Listener: Sendable {
             }
             var one: CInt = 1
             unsafe setsockopt(descriptor, SOL_SOCKET, SO_REUSEADDR, &one, socklen_t(MemoryLayout<CInt>.size))
-            if unsafe address.withPointer({ unsafe bind(descriptor, $0, $1) }) == 0, listen(descriptor, 32) == 0 {
+            if unsafe address.withPointer({ unsafe bind(descriptor, $0, $1) }) == 0, listen(descriptor, 128) == 0 {
                 self.descriptor = descriptor
                 self.endpoint = Self.actual(endpoint, descriptor)
                 return
@@ -106,8 +106,12 @@ public final class Listener: Sendable {
         }
         guard accepted >= 0 else {
             switch errno {
-            // Somebody who went away again, or too many descriptors: the listener lives on.
-            case EINTR, ECONNABORTED, EAGAIN, EMFILE, ENFILE, ENOBUFS, ENOMEM: return nil
+            // Somebody who went away again: the listener lives on.
+            case EINTR, ECONNABORTED, EAGAIN: return nil
+            case EMFILE, ENFILE, ENOBUFS, ENOMEM:
+                // The connection still waits, so the next call would come back at once.
+                usleep(50_000)
+                return nil
             default:
                 throw TransportError(.failed, "cannot accept on \(endpoint): \(errorText(errno))")
             }
