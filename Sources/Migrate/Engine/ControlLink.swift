@@ -8,6 +8,8 @@ import Synchronization
 final class ControlLink: Sendable {
     /// What a connection brings.
     enum Happening: Sendable {
+        /// It stands. Comes before anything that it brings.
+        case up
         case record(Record)
         /// It is gone; nothing more comes of it.
         case down(any Error)
@@ -28,19 +30,20 @@ final class ControlLink: Sendable {
     private let threads = Mutex<[PlainThread]>([])
     private let deliver: @Sendable (Int, Happening) -> Void
 
-    /// - Parameter deliver: called on the connection's reading thread, with the connection's number.
+    /// - Parameter deliver: called on the connection's reading thread (`up`: on the one that attaches it), with the
+    ///   connection's number.
     init(_ deliver: @escaping @Sendable (Int, Happening) -> Void) { self.deliver = deliver }
 
     /// Makes `connection` the current one, and starts reading it.
-    /// - Returns: its number.
-    @discardableResult
-    func attach(_ connection: Connection, writer: RecordWriter, reader: ReaderHandle) throws -> Int {
+    func attach(_ connection: Connection, writer: RecordWriter, reader: ReaderHandle) throws {
         let generation = state.withLock { state in
             state.generation += 1
             state.current?.connection.shutDown(because: TransportError(.shutDown, "another connection took its place"))
             state.current = Current(connection: connection, writer: writer, generation: state.generation)
             return state.generation
         }
+        // Before the thread that reads begins: a message that is heard before the link is known to stand is lost.
+        deliver(generation, .up)
         let thread = try PlainThread(name: "control") { [deliver] in
             do {
                 while let record = try reader.next() { deliver(generation, .record(record)) }
@@ -50,8 +53,10 @@ final class ControlLink: Sendable {
             }
         }
         threads.withLock { $0.append(thread) }
-        return generation
     }
+
+    /// Whether there was a connection.
+    var isAttached: Bool { state.withLock { $0.current != nil } }
 
     /// Whether `generation` is the connection that stands now.
     func isCurrent(_ generation: Int) -> Bool { state.withLock { $0.current?.generation == generation } }

@@ -8,19 +8,29 @@ extension OutgoingMigration {
     /// Dials until it is linked or the session has ended: at once, then with pauses that grow to 2 s.
     func redial(_ session: SessionIdentifier, _ link: ControlLink) {
         let isFirst = redialling.withLock { state in
+            // A thread that has just linked again may still be at it when that link breaks as well.
+            state.isWanted = true
             defer { state.isActive = true }
             return !state.isActive && !state.hasEnded
         }
         guard isFirst else { return }
         do {
             let thread = try PlainThread(name: "redial") { [self] in
-                dial(session, link)
-                redialling.withLock { $0.isActive = false }
+                while mustDial() { dial(session, link) }
             }
             redialling.withLock { $0.threads.append(thread) }
         } catch {
             logger.error("cannot dial \(destination) again: \(error)")
             redialling.withLock { $0.isActive = false }
+        }
+    }
+
+    /// Takes the wish to dial; false when there is none, and the thread ends.
+    private func mustDial() -> Bool {
+        redialling.withLock { state in
+            defer { state.isWanted = false }
+            state.isActive = state.isWanted && !state.hasEnded
+            return state.isActive
         }
     }
 
@@ -37,10 +47,11 @@ extension OutgoingMigration {
     private func dial(_ session: SessionIdentifier, _ link: ControlLink) {
         var pause: UInt32 = 50_000
         while !redialling.withLock({ $0.hasEnded }) {
-            guard let driver = wishes.withLock({ $0.driver }) else { return }
+            guard wishes.withLock({ $0.driver != nil }) else { return }
             do {
                 let connection = try Connection.connect(to: destination)
                 connection.setReadTimeout(.seconds(5))
+                connection.setWriteTimeout(options.timeouts.silence)
                 let writer = try RecordWriter(connection)
                 try writer.send(.rejoin(session))
                 let reader = ReaderHandle(RecordReader(connection))
@@ -49,9 +60,8 @@ extension OutgoingMigration {
                     throw TransportError(.closed, "\(destination) does not know the session any more")
                 }
                 connection.setReadTimeout(nil)
-                let generation = try link.attach(connection, writer: writer, reader: reader)
+                try link.attach(connection, writer: writer, reader: reader)
                 logger.info("linked again to \(destination)")
-                driver.submit(.linkUp(generation))
                 return
             } catch {
                 logger.debug("dialling \(destination): \(error)")

@@ -19,6 +19,8 @@ public final class OutgoingMigration: Sendable {
     /// The threads that dial after a break; one is active at a time.
     struct Redialling {
         var isActive = false
+        /// Somebody asked for it since the last dialling began.
+        var isWanted = false
         var hasEnded = false
         var threads: [PlainThread] = []
     }

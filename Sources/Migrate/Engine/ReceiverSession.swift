@@ -27,6 +27,8 @@ final class ReceiverSession: Sendable {
     /// Lanes whose place is taken, whether or not they stand yet.
     private let claimed = Mutex<Set<Int>>([])
     private let logger: Logger
+    /// What a lane brought that makes no sense, before there was a control connection to say so.
+    private let unsaid = Mutex<(any Error)?>(nil)
 
     /// State that a source may make us keep, in bytes and in sections.
     private static let stateLimit = 256 << 20
@@ -60,8 +62,8 @@ final class ReceiverSession: Sendable {
 
     /// The control connection stands (again).
     func attach(_ connection: Connection, writer: RecordWriter, reader: ReaderHandle) throws {
-        let generation = try link.attach(connection, writer: writer, reader: reader)
-        driver.submit(.linkUp(generation))
+        try link.attach(connection, writer: writer, reader: reader)
+        if let error = unsaid.withLock({ $0 }) { giveUp(error) }
     }
 
     /// A lane has proved that it belongs here.
@@ -89,7 +91,15 @@ final class ReceiverSession: Sendable {
             logger.debug("lane \(index) ended: \(error)")
             return
         }
+        giveUp(error)
+    }
+
+    /// The source sent what makes no sense: it hears why, and the link ends.
+    private func giveUp(_ error: any Error) {
         logger.error("\(error)")
+        unsaid.withLock { $0 = error }
+        guard link.isAttached else { return }
+        unsaid.withLock { $0 = nil }
         link.send(.refusal(Refusal(.protocolError, "\(error)")))
         link.close(because: TransportError(.failed, "\(error)"))
     }
@@ -98,15 +108,12 @@ final class ReceiverSession: Sendable {
 
     private func take(_ happening: ControlLink.Happening, _ generation: Int) {
         switch happening {
+        case .up: driver.submit(.linkUp(generation))
         case .record(let record):
-            do {
-                try take(record, generation)
-            } catch {
-                logger.error("\(error)")
-                link.send(.refusal(Refusal(.protocolError, "\(error)")))
-                link.close(because: TransportError(.failed, "\(error)"))
-            }
-        case .down(let error): driver.submit(.linkDown(generation, error))
+            do { try take(record, generation) } catch { giveUp(error) }
+        case .down(let error):
+            if error is StreamError, link.isCurrent(generation) { giveUp(error) }
+            driver.submit(.linkDown(generation, error))
         }
     }
 
@@ -143,6 +150,9 @@ final class ReceiverSession: Sendable {
         guard digest.pageCount == memory.hashes.pageCount else {
             throw StreamError(.invalid, "the digest covers \(digest.pageCount) pages, not \(memory.hashes.pageCount)")
         }
+        // A lane that was answered a moment ago may not be in its place yet.
+        let granted = lanesGranted
+        _ = lanes.wait(until: .now + .seconds(2)) { $0.count == granted || isCalledOff() ? true : nil }
         let all = lanes.read { $0 }
         guard all.count == lanesGranted else {
             throw StreamError(.unexpected, "FINAL came when \(all.count) of \(lanesGranted) lanes were open")
@@ -162,6 +172,7 @@ final class ReceiverSession: Sendable {
 
     /// An attempt was taken back: pages may come again.
     private func reopen() {
+        arrived.withLock { $0 = Arrived(progress: $0.progress) }
         for lane in lanes.read({ $0.values }) { lane.open() }
     }
 

@@ -55,7 +55,11 @@ extension SourceCoordinator {
         if migration.wishes.withLock({ $0.isCancelled }) {
             throw MigrationError(.cancelled, "the migration was cancelled")
         }
-        if let lost = driver.situation.read({ $0.lostLink }) { throw MigrationError(.peerLost, "\(lost)") }
+        switch driver.situation.read({ $0.lostLink }) {
+        case let refusal as Refusal: throw MigrationError(.refused, "the destination refused: \(refusal.reason)")
+        case let lost?: throw MigrationError(.peerLost, "\(lost)")
+        case nil: break
+        }
     }
 
     // MARK: - Rounds

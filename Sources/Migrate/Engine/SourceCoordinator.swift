@@ -63,9 +63,27 @@ final class SourceCoordinator {
         let options = migration.options
         let wanted = min(max(options.lanes ?? LanePlan.defaultLaneCount, 1), StreamFormat.laneLimit)
         let recorder = try recorder("control")
-        let (session, reader) = try SourceSession.open(
-            to: migration.destination, configuration: migration.machine.configuration, lanes: wanted,
-            recorder: recorder)
+        let (session, reader): (SourceSession, ReaderHandle)
+        do {
+            (session, reader) = try SourceSession.open(
+                to: migration.destination, configuration: migration.machine.configuration, lanes: wanted,
+                recorder: recorder
+            ) { [migration] connection in
+                // From now on a cancel ends the waiting.
+                let isCancelled = migration.wishes.withLock { wishes in
+                    wishes.connection = connection
+                    return wishes.isCancelled
+                }
+                if isCancelled {
+                    connection.shutDown(because: TransportError(.shutDown, "the migration was cancelled"))
+                }
+            }
+        } catch {
+            guard migration.wishes.withLock({ $0.isCancelled }) else { throw error }
+            throw MigrationError(.cancelled, "the migration was cancelled")
+        }
+        // A peer that is stopped reads nothing: writing to it must not wait for longer than its silence may last.
+        session.connection.setWriteTimeout(options.timeouts.silence)
         self.session = session
         let link = ControlLink { [weak migration] generation, happening in
             guard let driver = migration?.wishes.withLock({ $0.driver }) else { return }
@@ -82,8 +100,7 @@ final class SourceCoordinator {
             wishes.connection = session.connection
             return wishes.isCancelled
         }
-        let generation = try link.attach(session.connection, writer: session.writer, reader: reader)
-        driver.submit(.linkUp(generation))
+        try link.attach(session.connection, writer: session.writer, reader: reader)
         if isCancelled { driver.submit(.cancel) }
         try startLog()
         try openLanes(session)
@@ -132,6 +149,7 @@ final class SourceCoordinator {
         _ happening: ControlLink.Happening, _ generation: Int, to driver: SourceHandOverDriver
     ) {
         switch happening {
+        case .up: driver.submit(.linkUp(generation))
         case .record(.handover(let message)): driver.submit(.heard(generation, message))
         case .record(.timings(let timings)): driver.situation.update { $0.timings = timings }
         case .record(.refusal(let refusal)):

@@ -115,6 +115,8 @@ final class SourceHandOverDriver: Sendable {
         case .linkDown(let generation, let error):
             guard link.isCurrent(generation) else { return }
             situation.update { $0.lostLink = error }
+            // Of a link that is only wrong, not gone, the other side must see the end.
+            link.close(because: error as? TransportError ?? TransportError(.closed, "\(error)"))
             onLinkDown(error)
             event = .linkDown
         }

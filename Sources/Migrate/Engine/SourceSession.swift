@@ -16,10 +16,12 @@ struct SourceSession {
     private static let laneBuffer: CInt = 1 << 20
 
     /// Connects and offers the VM.
+    /// - Parameter onConnected: learns of the connection while it is waited for, to shut it down.
     /// - Returns: the session, and the reader that its control connection goes on with.
     /// - Throws: `MigrationError` that says who refused what and why.
     static func open(
-        to destination: Endpoint, configuration: MachineConfiguration, lanes: Int, recorder: StreamRecorder?
+        to destination: Endpoint, configuration: MachineConfiguration, lanes: Int, recorder: StreamRecorder?,
+        onConnected: (Connection) -> Void
     ) throws -> (SourceSession, ReaderHandle) {
         let connection: Connection
         do {
@@ -28,6 +30,8 @@ struct SourceSession {
             throw MigrationError(.unreachable, "\(error)")
         }
         do {
+            onConnected(connection)
+            connection.setWriteTimeout(welcomeTimeout)
             let identifier = SessionIdentifier.random()
             let writer = try RecordWriter(connection, recorder: recorder)
             let hello = Hello(session: identifier, lanes: UInt16(lanes), program: programName)
