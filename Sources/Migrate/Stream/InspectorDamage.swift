@@ -22,7 +22,7 @@ struct RecordShape: Equatable {
     /// Nil for a header that no record can have. `head` has the header, and for PAGES the payload's 16 first bytes.
     init?(_ head: [UInt8]) {
         let fields = RecordFields(head)
-        guard fields.length <= StreamFormat.payloadLimit else { return nil }
+        guard fields.length <= StreamFormat.payloadLimit(of: fields.type) else { return nil }
         covered = Self.headerLength + fields.length
         total = covered
         guard fields.type == RecordType.pages.rawValue else { return }

@@ -76,9 +76,10 @@ struct RecordReader: ~Copyable {
             let header = peekHeader()
             recordOffset = offset
             recordLength = header.length
-            guard header.length <= StreamFormat.payloadLimit else {
+            let limit = StreamFormat.payloadLimit(of: header.type)
+            guard header.length <= limit else {
                 throw StreamError(
-                    .tooLarge, "a record claims \(header.length) bytes, more than \(StreamFormat.payloadLimit)",
+                    .tooLarge, "a record of type \(header.type) claims \(header.length) bytes, more than \(limit)",
                     at: offset + 12)
             }
             if header.type == RecordType.pages.rawValue {
@@ -189,11 +190,13 @@ struct RecordReader: ~Copyable {
             unsafe bytes.append(contentsOf: buffer[start..<start + part])
             consume(part)
         }
-        guard hashBytes(Array(bytes[RecordHeader.coveredOffset...]), seed: seed) == header.checksum else {
-            throw damaged(header)
+        let sum = unsafe bytes.withUnsafeBytes { bytes in
+            unsafe hashBytes(UnsafeRawBufferPointer(rebasing: bytes[RecordHeader.coveredOffset...]), seed: seed)
         }
+        guard sum == header.checksum else { throw damaged(header) }
         try accept(header)
-        return Array(bytes[StreamFormat.recordHeaderLength...])
+        bytes.removeFirst(StreamFormat.recordHeaderLength)
+        return bytes
     }
 
     private mutating func readPageHead(_ header: RecordHeader) throws -> PageHead {

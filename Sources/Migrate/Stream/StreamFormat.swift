@@ -22,6 +22,17 @@ public enum StreamFormat {
     static let vcpuLimit = 1024
     static let deviceLimit = 256
     static let nameLimit = 64
+
+    /// The longest payload of a record of this type: a stranger must not make a reader gather more.
+    static func payloadLimit(of type: UInt16) -> Int {
+        switch RecordType(rawValue: type) {
+        case .pages, .state: payloadLimit
+        case .configuration: 2 << 20
+        case .refusal: 128 << 10
+        case nil: 1 << 20
+        default: 4 << 10
+        }
+    }
     static let refusalTextLimit = 64 << 10
 }
 

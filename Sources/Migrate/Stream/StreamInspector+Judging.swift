@@ -57,7 +57,9 @@ extension StreamInspector {
         if fields.flags & ~RecordHeader.optionalFlag != 0 {
             doubts.append("its flags \(hexadecimal(UInt64(fields.flags))) are unknown")
         }
-        if fields.length > StreamFormat.payloadLimit { doubts.append("it claims \(fields.length) bytes") }
+        if fields.length > StreamFormat.payloadLimit(of: fields.type) {
+            doubts.append("it claims \(fields.length) bytes")
+        }
         return doubts
     }
 
