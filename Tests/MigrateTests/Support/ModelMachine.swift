@@ -96,6 +96,9 @@ final class ModelMachine: MigratableMachine, @unchecked Sendable {
 
     func restoreState(_ sections: [StateSection]) throws {
         if let restoreFailure { throw restoreFailure }
+        guard sections.count == 1, sections[0].name == "model", sections[0].bytes.count == 8 else {
+            throw Refusal(.incompatible, "this is not the state of a model")
+        }
         counter = sections[0].bytes.reversed().reduce(0) { $0 << 8 | UInt64($1) }
     }
 
