@@ -5,7 +5,7 @@ import Synchronization
 /// Whoever submits an event while nobody else is at it handles it, and all that come meanwhile, on its own thread. So
 /// an event costs no change of threads, and no lock is held while its actions run. An action may submit the event
 /// that answers it: it is handled after the actions before it.
-final class EventPump<Event: Sendable>: Sendable {
+package final class EventPump<Event: Sendable>: Sendable {
     private struct State {
         var waiting: [Event] = []
         var isBusy = false
@@ -15,9 +15,9 @@ final class EventPump<Event: Sendable>: Sendable {
     private let handle: @Sendable (Event) -> Void
 
     /// - Parameter handle: handles one event; never called by two threads at once.
-    init(_ handle: @escaping @Sendable (Event) -> Void) { self.handle = handle }
+    package init(_ handle: @escaping @Sendable (Event) -> Void) { self.handle = handle }
 
-    func submit(_ event: Event) {
+    package func submit(_ event: Event) {
         let isMine = state.withLock { state in
             state.waiting.append(event)
             defer { state.isBusy = true }

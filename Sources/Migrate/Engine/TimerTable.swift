@@ -1,7 +1,7 @@
 /// The timers of a hand-over, and the thread that lets them fire.
 
 /// One timer of each kind; starting one again moves it.
-final class TimerTable: Sendable {
+package final class TimerTable: Sendable {
     private struct State {
         var deadlines: [HandOverTimer: MonotonicInstant] = [:]
         var hasEnded = false
@@ -11,23 +11,23 @@ final class TimerTable: Sendable {
     private let thread: PlainThread
 
     /// - Parameter fire: called on the timers' own thread.
-    init(_ fire: @escaping @Sendable (HandOverTimer) -> Void) throws {
+    package init(_ fire: @escaping @Sendable (HandOverTimer) -> Void) throws {
         let monitor = monitor
         thread = try PlainThread(name: "timers") {
             while let timer = Self.next(monitor) { fire(timer) }
         }
     }
 
-    func start(_ timer: HandOverTimer, _ duration: Duration) {
+    package func start(_ timer: HandOverTimer, _ duration: Duration) {
         monitor.update { $0.deadlines[timer] = .now + duration }
     }
 
-    func cancel(_ timer: HandOverTimer) {
+    package func cancel(_ timer: HandOverTimer) {
         monitor.update { $0.deadlines[timer] = nil }
     }
 
     /// Ends the thread. Not from a timer's own call.
-    func end() {
+    package func end() {
         monitor.update { $0.hasEnded = true }
         thread.join()
     }

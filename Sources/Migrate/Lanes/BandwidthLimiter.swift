@@ -4,7 +4,7 @@ import Glibc
 import Synchronization
 
 /// A token bucket. The bucket holds 20 ms worth, so that a cap is felt at once and bursts stay small.
-final class BandwidthLimiter: Sendable {
+package final class BandwidthLimiter: Sendable {
     private struct State {
         /// Bytes per second; nil is unlimited.
         var rate: UInt64?
@@ -15,13 +15,13 @@ final class BandwidthLimiter: Sendable {
     private let state: Mutex<State>
     private static let burst: Duration = .milliseconds(20)
 
-    init(bytesPerSecond: UInt64?) { state = Mutex(State(rate: bytesPerSecond)) }
+    package init(bytesPerSecond: UInt64?) { state = Mutex(State(rate: bytesPerSecond)) }
 
-    func setLimit(bytesPerSecond: UInt64?) { state.withLock { $0.rate = bytesPerSecond } }
+    package func setLimit(bytesPerSecond: UInt64?) { state.withLock { $0.rate = bytesPerSecond } }
 
     /// Accounts for bytes that were sent, and sleeps as long as the cap asks for, at most 100 ms at a time: a lane
     /// that is cancelled or given a new cap must not sleep on.
-    func account(_ bytes: UInt64) {
+    package func account(_ bytes: UInt64) {
         let pause: Duration = state.withLock { state in
             guard let rate = state.rate, rate > 0 else { return .zero }
             let now = MonotonicInstant.now

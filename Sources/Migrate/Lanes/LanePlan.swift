@@ -4,15 +4,17 @@ import Glibc
 import Units
 
 /// Stripes of 2 MiB dealt to lanes in turn, so that a page always travels on the same lane.
-struct LanePlan: Equatable, Sendable {
-    var laneCount: Int
+package struct LanePlan: Equatable, Sendable {
+    package var laneCount: Int
+
+    package init(laneCount: Int) { self.laneCount = laneCount }
 
     @inline(__always)
-    func lane(region: Int, stripe: Int) -> Int { (region &+ stripe) % laneCount }
+    package func lane(region: Int, stripe: Int) -> Int { (region &+ stripe) % laneCount }
 
     /// A lane for each core, at most four. Two lanes on two cores moved 1 GiB over loopback in about half the time of one
     /// (docs/performance.md): while one waits for the other side, the other works.
-    static var defaultLaneCount: Int {
+    package static var defaultLaneCount: Int {
         min(max(sysconf(CInt(_SC_NPROCESSORS_ONLN)), 1), 4)
     }
 }

@@ -4,42 +4,42 @@ import DirtyLog
 import Units
 
 /// A set of pages of one stripe. Bit `i` of word `w` is page `64 w + i` of the stripe.
-struct StripeWords {
+package struct StripeWords {
     private var words: InlineArray<8, UInt64> = .init(repeating: 0)
     /// Words that belong to the region: fewer than eight at a region's end.
-    let count: Int
+    package let count: Int
 
-    init(count: Int) { self.count = count }
+    package init(count: Int) { self.count = count }
 
     /// The stripe's bits out of a region's.
-    init(_ set: PageSet, stripe: Int) {
+    package init(_ set: PageSet, stripe: Int) {
         let first = stripe * pagesPerStripe
         count = max(0, min(words.count, (set.pageCount - first + 63) / 64))
         guard count > 0 else { return }
         unsafe withMutableWords { unsafe set.copyWords(from: PageIndex(first), to: $0) }
     }
 
-    var isEmpty: Bool {
+    package var isEmpty: Bool {
         var folded: UInt64 = 0
         for i in 0..<count { folded |= words[i] }
         return folded == 0
     }
 
-    mutating func formIntersection(_ other: StripeWords) {
+    package mutating func formIntersection(_ other: StripeWords) {
         for i in 0..<count { words[i] &= other.words[i] }
     }
 
-    func subtracting(_ other: StripeWords) -> StripeWords {
+    package func subtracting(_ other: StripeWords) -> StripeWords {
         var result = self
         for i in 0..<count { result.words[i] &= ~other.words[i] }
         return result
     }
 
-    mutating func withWords<R>(_ body: (UnsafeBufferPointer<UInt64>) throws -> R) rethrows -> R {
+    package mutating func withWords<R>(_ body: (UnsafeBufferPointer<UInt64>) throws -> R) rethrows -> R {
         try unsafe withMutableWords { try unsafe body(UnsafeBufferPointer($0)) }
     }
 
-    mutating func withMutableWords<R>(_ body: (UnsafeMutableBufferPointer<UInt64>) throws -> R) rethrows -> R {
+    package mutating func withMutableWords<R>(_ body: (UnsafeMutableBufferPointer<UInt64>) throws -> R) rethrows -> R {
         let count = count
         // SAFETY: an InlineArray is its elements, one behind the other.
         return try unsafe withUnsafeMutableBytes(of: &words) { bytes in
@@ -48,7 +48,7 @@ struct StripeWords {
     }
 
     /// Calls `body` with each run of set bits, as pages counted from `first`.
-    func forEachRun(from first: PageIndex, _ body: (PageRun) throws -> Void) rethrows {
+    package func forEachRun(from first: PageIndex, _ body: (PageRun) throws -> Void) rethrows {
         var start = 0
         var length = 0
         for i in 0..<count {

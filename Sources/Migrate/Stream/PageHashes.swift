@@ -13,7 +13,7 @@ func mixPageHash(_ hash: UInt64, number: UInt64) -> UInt64 {
 /// A table of page hashes. Lanes work on it at once, each on the pages of its own stripes; each keeps what its pages
 /// changed of the digest, and the sums are added at a hand-over (`DigestShare`).
 @safe
-final class PageHashes: @unchecked Sendable {
+package final class PageHashes: @unchecked Sendable {
     private let tables: [UnsafeMutableBufferPointer<UInt64>]
     /// The digest of memory full of zeros, where every table starts.
     let zeroDigest: UInt64
@@ -21,7 +21,7 @@ final class PageHashes: @unchecked Sendable {
     private let zeroHash = mk_zero_page_hash()
 
     /// A table for regions with these numbers of pages. All pages count as zero.
-    init(pageCounts: [Int]) {
+    package init(pageCounts: [Int]) {
         // Entries hold the hash XOR the zero page's, so that a table of zeros is memory of zeros.
         unsafe tables = pageCounts.map { count in
             let table = UnsafeMutableBufferPointer<UInt64>.allocate(capacity: max(count, 1))
@@ -42,7 +42,7 @@ final class PageHashes: @unchecked Sendable {
 
     /// Stores the hash of a page. The lane that owns the page calls it.
     @inline(__always)
-    func store(_ hash: UInt64, region: Int, page: Int, share: inout DigestShare) {
+    package func store(_ hash: UInt64, region: Int, page: Int, share: inout DigestShare) {
         let number = UInt64(region) << 48 | UInt64(page)
         let old = unsafe tables[region][page] ^ zeroHash
         share.sum &+= mixPageHash(hash, number: number) &- mixPageHash(old, number: number)
@@ -51,19 +51,19 @@ final class PageHashes: @unchecked Sendable {
 
     /// Stores that a page is zero; false if it was already.
     @inline(__always)
-    func storeZero(region: Int, page: Int, share: inout DigestShare) -> Bool {
+    package func storeZero(region: Int, page: Int, share: inout DigestShare) -> Bool {
         guard unsafe tables[region][page] != 0 else { return false }
         store(zeroHash, region: region, page: page, share: &share)
         return true
     }
 
     /// The digest, from what every lane changed.
-    func digest(_ shares: [DigestShare]) -> MemoryDigest {
+    package func digest(_ shares: [DigestShare]) -> MemoryDigest {
         MemoryDigest(shares.reduce(zeroDigest) { $0 &+ $1.sum })
     }
 
     /// The digest of memory itself, read now: what tests and `--verify` compare the running sum with. Slow.
-    static func digest(of regions: [MemoryRegion]) -> MemoryDigest {
+    package static func digest(of regions: [MemoryRegion]) -> MemoryDigest {
         let scratch = UnsafeMutableRawPointer.allocate(byteCount: pageByteCount, alignment: 64)
         defer { unsafe scratch.deallocate() }
         let zeroHash = mk_zero_page_hash()
@@ -80,6 +80,8 @@ final class PageHashes: @unchecked Sendable {
 }
 
 /// What one lane's pages changed of the digest.
-struct DigestShare: Equatable, Sendable {
-    var sum: UInt64 = 0
+package struct DigestShare: Equatable, Sendable {
+    package var sum: UInt64 = 0
+
+    package init() {}
 }

@@ -5,21 +5,21 @@ import Glibc
 import Units
 
 /// What went out.
-struct PageCounts: Equatable, Sendable {
+package struct PageCounts: Equatable, Sendable {
     /// Pages sent, zero pages included.
-    var pages: UInt64 = 0
-    var zeroPages: UInt64 = 0
+    package var pages: UInt64 = 0
+    package var zeroPages: UInt64 = 0
     /// Bytes on the wire, heads included.
-    var bytes: UInt64 = 0
+    package var bytes: UInt64 = 0
 }
 
 /// The page-carrying direction of a lane. For one thread at a time.
 @safe
-struct PageWriter: ~Copyable {
+package struct PageWriter: ~Copyable {
     private let connection: Connection
     private var framer: RecordFramer
     private let recorder: StreamRecorder?
-    private(set) var counts = PageCounts()
+    package private(set) var counts = PageCounts()
 
     /// Contents of the raw pages gathered. Small enough for L2 with what the kernel touches besides.
     private let contents: UnsafeMutableRawPointer
@@ -47,7 +47,7 @@ struct PageWriter: ~Copyable {
     private static let vectorLimit = 2 * contentPagesLimit + zeroRunsLimit
 
     /// Opens the stream with its header and a first record.
-    init(_ connection: Connection, greeting: Record, recorder: StreamRecorder?) throws {
+    package init(_ connection: Connection, greeting: Record, recorder: StreamRecorder?) throws {
         let header = StreamHeader()
         var framer = RecordFramer(header)
         let opening = header.bytes + framer.frame(greeting)
@@ -72,7 +72,7 @@ struct PageWriter: ~Copyable {
 
     /// Sends pages `run` of a region, whose first byte in this process is `base`: copies and hashes each, sends zero
     /// pages as such. Pages may be written meanwhile. Some stay in the buffer until `flush`.
-    mutating func send(
+    package mutating func send(
         _ run: PageRun, region: Int, base: UnsafeMutableRawPointer, hashes: PageHashes, share: inout DigestShare
     ) throws {
         var zeroStart = run.start.rawValue
@@ -114,7 +114,7 @@ struct PageWriter: ~Copyable {
     }
 
     /// Sends pages that need not be read: holes.
-    mutating func sendHole(_ run: PageRun, region: Int, hashes: PageHashes, share: inout DigestShare) throws {
+    package mutating func sendHole(_ run: PageRun, region: Int, hashes: PageHashes, share: inout DigestShare) throws {
         closeRun()
         for page in run.start.rawValue..<run.end.rawValue {
             _ = hashes.storeZero(region: region, page: page, share: &share)
@@ -174,7 +174,7 @@ struct PageWriter: ~Copyable {
     }
 
     /// Sends what was gathered.
-    mutating func flush() throws {
+    package mutating func flush() throws {
         closeRun()
         guard vectorCount > 0 else { return }
         let batch = unsafe UnsafeMutableBufferPointer(start: vectors, count: vectorCount)
@@ -191,7 +191,7 @@ struct PageWriter: ~Copyable {
     }
 
     /// Sends what was gathered, then a small record.
-    mutating func send(_ record: Record) throws {
+    package mutating func send(_ record: Record) throws {
         try flush()
         let bytes = framer.frame(record)
         counts.bytes += UInt64(bytes.count)

@@ -5,14 +5,14 @@ import CPageKernels
 import Units
 
 /// The part of a PAGES record before the page contents.
-struct PageHead: Equatable {
-    var region: Int
-    var encoding: PageEncoding
-    var run: PageRun
+package struct PageHead: Equatable {
+    package var region: Int
+    package var encoding: PageEncoding
+    package var run: PageRun
 }
 
 /// What the reader found next.
-enum IncomingRecord {
+package enum IncomingRecord {
     case record(Record)
     /// Followed, if raw, by contents that `readPages` must take before the next record.
     case pages(PageHead)
@@ -20,7 +20,7 @@ enum IncomingRecord {
 
 /// One direction of a connection, or a file. For one thread at a time.
 @safe
-struct RecordReader: ~Copyable {
+package struct RecordReader: ~Copyable {
     private let source: any ByteSource
     private let buffer: UnsafeMutableRawBufferPointer
     private var start = 0
@@ -41,7 +41,7 @@ struct RecordReader: ~Copyable {
     /// must be copied once more.
     private static let capacity = 16 << 10
 
-    init(_ source: any ByteSource) {
+    package init(_ source: any ByteSource) {
         self.source = source
         unsafe buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: Self.capacity, alignment: 64)
         unsafe hashes = UnsafeMutableBufferPointer<UInt64>.allocate(capacity: StreamFormat.rawPagesPerRecord)
@@ -53,7 +53,7 @@ struct RecordReader: ~Copyable {
     }
 
     /// Reads the stream's header; the first call.
-    mutating func readStreamHeader() throws -> StreamHeader {
+    package mutating func readStreamHeader() throws -> StreamHeader {
         guard try fill(atLeast: StreamFormat.streamHeaderLength) else {
             throw offset + UInt64(end - start) == 0
                 ? StreamError(.truncated, "the stream is empty", at: 0)
@@ -66,7 +66,7 @@ struct RecordReader: ~Copyable {
     }
 
     /// Reads the next record; nil where the input ends between two records.
-    mutating func next() throws -> IncomingRecord? {
+    package mutating func next() throws -> IncomingRecord? {
         precondition(pendingPages == 0, "the contents of the last PAGES record were not read")
         while true {
             guard try fill(atLeast: StreamFormat.recordHeaderLength) else {
@@ -100,13 +100,13 @@ struct RecordReader: ~Copyable {
     }
 
     /// The hashes of the raw pages of the head that was read last.
-    var pageHashes: UnsafeBufferPointer<UInt64> {
+    package var pageHashes: UnsafeBufferPointer<UInt64> {
         unsafe UnsafeBufferPointer(rebasing: hashes[..<pendingPages])
     }
 
     /// Reads the page contents behind a raw head into `memory`, which has exactly their size, and checks them.
     /// - Throws: `StreamError` that names the first damaged page's place in the stream.
-    mutating func readPages(into memory: UnsafeMutableRawBufferPointer) throws {
+    package mutating func readPages(into memory: UnsafeMutableRawBufferPointer) throws {
         let count = pendingPages
         precondition(memory.count == count * pageByteCount)
         let contentOffset = offset

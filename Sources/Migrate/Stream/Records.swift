@@ -41,7 +41,7 @@ public enum Record: Equatable, Sendable {
     }
 
     /// The payload as the format's document lays it out.
-    var payload: [UInt8] {
+    package var payload: [UInt8] {
         var encoder = PayloadEncoder()
         switch self {
         case .configuration(let value): value.encode(into: &encoder)
@@ -65,7 +65,7 @@ public enum Record: Equatable, Sendable {
     }
 
     /// Decodes the payload of a record that is not PAGES.
-    init(type: RecordType, payload: [UInt8], offset: UInt64) throws(StreamError) {
+    package init(type: RecordType, payload: [UInt8], offset: UInt64) throws(StreamError) {
         var decoder = PayloadDecoder(payload, offset: offset, context: "\(type) record")
         switch type {
         case .configuration: self = .configuration(try MachineConfiguration(from: &decoder))
@@ -141,7 +141,7 @@ public struct Hello: Equatable, Sendable {
         encoder.put(string: program)
     }
 
-    init(session: SessionIdentifier, lanes: UInt16, program: String) {
+    package init(session: SessionIdentifier, lanes: UInt16, program: String) {
         self.session = session
         self.lanes = lanes
         self.program = program
@@ -174,7 +174,7 @@ public struct Welcome: Equatable, Sendable {
         encoder.put(string: program)
     }
 
-    init(session: SessionIdentifier, laneSecret: [UInt8], lanes: UInt16, program: String) {
+    package init(session: SessionIdentifier, laneSecret: [UInt8], lanes: UInt16, program: String) {
         self.session = session
         self.laneSecret = laneSecret
         self.lanes = lanes
@@ -249,7 +249,7 @@ public struct LaneGreeting: Equatable, Sendable {
         encoder.put(raw: secret)
     }
 
-    init(session: SessionIdentifier, lane: UInt16, secret: [UInt8]) {
+    package init(session: SessionIdentifier, lane: UInt16, secret: [UInt8]) {
         self.session = session
         self.lane = lane
         self.secret = secret
@@ -278,7 +278,7 @@ public struct LaneEpoch: Equatable, Sendable {
         encoder.put(zeroPages)
     }
 
-    init(epoch: UInt64, pages: UInt64, zeroPages: UInt64) {
+    package init(epoch: UInt64, pages: UInt64, zeroPages: UInt64) {
         self.epoch = epoch
         self.pages = pages
         self.zeroPages = zeroPages
@@ -306,7 +306,7 @@ public struct ProgressRecord: Equatable, Sendable {
         encoder.put(bytesPerSecond)
     }
 
-    init(round: UInt32, pagesSent: UInt64, pagesTotal: UInt64, bytesPerSecond: UInt64) {
+    package init(round: UInt32, pagesSent: UInt64, pagesTotal: UInt64, bytesPerSecond: UInt64) {
         self.round = round
         self.pagesSent = pagesSent
         self.pagesTotal = pagesTotal
@@ -343,7 +343,7 @@ public struct DestinationTimings: Equatable, Sendable, Codable {
         encoder.put(firstEntry)
     }
 
-    init(lastPage: UInt64, load: UInt64, commitWait: UInt64, run: UInt64, firstEntry: UInt64) {
+    package init(lastPage: UInt64, load: UInt64, commitWait: UInt64, run: UInt64, firstEntry: UInt64) {
         self.lastPage = lastPage
         self.load = load
         self.commitWait = commitWait

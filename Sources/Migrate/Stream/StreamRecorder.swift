@@ -5,7 +5,7 @@ import Synchronization
 
 /// A file that receives the bytes of one stream. Recording never disturbs a migration: when the file cannot be written
 /// (disk full), recording ends and `failure` says why.
-final class StreamRecorder: Sendable {
+package final class StreamRecorder: Sendable {
     private let descriptor: CInt
     private let state = Mutex<String?>(nil)
     let path: String

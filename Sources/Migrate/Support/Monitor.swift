@@ -4,12 +4,12 @@ import Glibc
 
 /// A mutex, a condition and what they guard.
 @safe
-final class Monitor<State>: @unchecked Sendable {
+package final class Monitor<State>: @unchecked Sendable {
     private let mutex: UnsafeMutablePointer<pthread_mutex_t>
     private let condition: UnsafeMutablePointer<pthread_cond_t>
     private var state: State
 
-    init(_ state: State) {
+    package init(_ state: State) {
         self.state = state
         unsafe mutex = UnsafeMutablePointer.allocate(capacity: 1)
         unsafe condition = UnsafeMutablePointer.allocate(capacity: 1)
@@ -30,14 +30,14 @@ final class Monitor<State>: @unchecked Sendable {
     }
 
     /// Reads the state.
-    func read<R>(_ body: (State) throws -> R) rethrows -> R {
+    package func read<R>(_ body: (State) throws -> R) rethrows -> R {
         unsafe pthread_mutex_lock(mutex)
         defer { unsafe pthread_mutex_unlock(mutex) }
         return try body(state)
     }
 
     /// Changes the state and wakes whoever waits.
-    func update<R>(_ body: (inout State) throws -> R) rethrows -> R {
+    package func update<R>(_ body: (inout State) throws -> R) rethrows -> R {
         unsafe pthread_mutex_lock(mutex)
         defer {
             unsafe pthread_cond_broadcast(condition)
@@ -47,7 +47,7 @@ final class Monitor<State>: @unchecked Sendable {
     }
 
     /// Waits until `body` returns something; it is asked again after each update. Nil at `deadline`.
-    func wait<R>(until deadline: MonotonicInstant? = nil, for body: (inout State) throws -> R?) rethrows -> R? {
+    package func wait<R>(until deadline: MonotonicInstant? = nil, for body: (inout State) throws -> R?) rethrows -> R? {
         unsafe pthread_mutex_lock(mutex)
         defer { unsafe pthread_mutex_unlock(mutex) }
         while true {
