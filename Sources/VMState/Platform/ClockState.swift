@@ -156,7 +156,8 @@ private struct ClockReading {
         isStable = data.flags & UInt32(KVM_CLOCK_TSC_STABLE) != 0
         clock = data.clock
         // Hosts whose clock is not the TSC do not give all three: take the middle of the call.
-        realtime = isOne ? data.realtime : before.0 + (after.0 &- before.0) / 2
+        // (The wall clock may have been set back in between.)
+        realtime = isOne ? data.realtime : before.0 + (max(after.0, before.0) - before.0) / 2
         tsc = isOne ? data.host_tsc : before.1 &+ (after.1 &- before.1) / 2
     }
 }
