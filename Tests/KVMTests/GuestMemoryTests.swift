@@ -38,7 +38,7 @@ private func freeHugePages() -> Int {
             memory.base.storeBytes(of: 1, toByteOffset: page * 4096, as: UInt8.self)
         }
         // A read maps the shared zero page, which is not population.
-        _ = memory.base.load(fromByteOffset: 700 * 4096, as: UInt8.self)
+        #expect(memory.base.load(fromByteOffset: 700 * 4096, as: UInt8.self) == 0)
         var words = [UInt64](repeating: .max, count: 32)
         try words.withUnsafeMutableBufferPointer {
             try pagemap.readPopulation(of: memory, firstPage: PageIndex(0), words: $0)

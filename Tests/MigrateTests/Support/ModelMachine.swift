@@ -22,6 +22,11 @@ final class ModelMachine: MigratableMachine, @unchecked Sendable {
     var captureFailure: (any Error)?
     var restoreFailure: (any Error)?
     private(set) var isRunning = false
+    private var liveShare = 1.0
+
+    private func livePages(_ region: MemoryRegion) -> Int {
+        max(2, min(region.pageCount, Int(Double(region.pageCount) * liveShare)))
+    }
 
     private struct Writing { var generator = Xorshift(seed: 0x1234_5678_9ABC_DEF1) }
 
@@ -45,12 +50,14 @@ final class ModelMachine: MigratableMachine, @unchecked Sendable {
         for (base, length) in mappings { munmap(base, length) }
     }
 
-    /// Fills `share` of memory with content that does not compress, and leaves the rest untouched.
+    /// Fills the first `share` of each region with content that does not compress, and leaves the rest untouched: its
+    /// thread writes there only, however long it runs.
     func fill(share: Double) {
         var generator = Xorshift(seed: 42)
+        liveShare = share
         for region in memory {
             let words = region.base.assumingMemoryBound(to: UInt64.self)
-            for page in 0..<region.pageCount where Double(generator.next() % 1000) < share * 1000 {
+            for page in 0..<livePages(region) {
                 for word in 0..<512 { words[page * 512 + word] = generator.next() }
             }
         }
@@ -120,7 +127,7 @@ final class ModelMachine: MigratableMachine, @unchecked Sendable {
             while done < due, !stops.load(ordering: .relaxed) {
                 let random = writing.withLock { $0.generator.next() }
                 let region = Int(random % UInt64(memory.count))
-                touch(region: region, page: Int(random >> 8) % memory[region].pageCount)
+                touch(region: region, page: Int(random >> 8) % livePages(memory[region]))
                 done += 1
             }
             usleep(200)
