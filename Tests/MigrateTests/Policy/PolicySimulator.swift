@@ -111,9 +111,11 @@ struct PolicySimulator: Sendable {
             let now = limits(outcome.total)
             let bandwidth = min(link.bandwidth, now.maxBandwidth.map { Double($0) } ?? .infinity)
             let fixed = Duration.seconds(link.fixedCost)
-            outcome.decision = decide(history, now, fixed, .seconds(outcome.total))
+            // Swift 6.3.1 with -O loses the store when the switch below reads the property instead of this constant.
+            let decision = decide(history, now, fixed, .seconds(outcome.total))
+            outcome.decision = decision
             let bytes = Double(residue) * Double(pageByteCount)
-            switch outcome.decision {
+            switch decision {
             case .stopAndCopy:
                 outcome.downtime = bytes / bandwidth + link.fixedCost
                 outcome.total += outcome.downtime
