@@ -6,7 +6,7 @@ import Migrate
 extension VMProcess {
     /// Puts a ledger on record before what it says is said, and takes it away once both sides know the end.
     func recordLedger(_ ledger: HandOverLedger) throws {
-        let store = HandOverLedgerStore(directory: claim.directory.path + "/hand-over")
+        let store = HandOverLedgerStore(directory: claim.directory.path)
         switch ledger.phase {
         case .done, .void: try store.remove(ledger.role, ledger.session)
         case .givenAway, .takenBack, .ready, .running, .resolvedHere: try store.write(ledger)
@@ -16,7 +16,7 @@ extension VMProcess {
     /// The VM runs on here, and the destination knows or cannot have it: no record is needed.
     func forgetLedger(session: String) {
         guard let session = SessionIdentifier(session) else { return }
-        let store = HandOverLedgerStore(directory: claim.directory.path + "/hand-over")
+        let store = HandOverLedgerStore(directory: claim.directory.path)
         try? store.remove(.source, session)
     }
 }
