@@ -2,6 +2,23 @@ import Control
 import Foundation
 import Testing
 
+/// `docs/openapi.yaml` and the routes are the same list.
+@Suite struct DocumentationTests {
+    @Test func describesEveryRoute() throws {
+        let file = URL(filePath: #filePath).deletingLastPathComponent().appending(path: "../../docs/openapi.yaml")
+        var described: [String: [String]] = [:]
+        var path = ""
+        for line in try String(contentsOf: file, encoding: .utf8).split(separator: "\n") {
+            if line == "components:" { break }
+            if line.hasPrefix("  /") { path = String(line.dropFirst(2).dropLast()) }
+            if let method = ["get", "post", "delete", "patch", "put"].first(where: { line == "    \($0):" }) {
+                described[path, default: []].append(method.uppercased())
+            }
+        }
+        #expect(described == ControlRoutes.paths)
+    }
+}
+
 /// The API through a real UNIX socket.
 @Suite(.timeLimit(.minutes(1))) struct ServerTests {
     @Test func answersEveryCall() throws {

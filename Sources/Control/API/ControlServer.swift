@@ -32,11 +32,11 @@ public final class ControlServer: Sendable {
 }
 
 /// Which request does what.
-struct ControlRoutes: Sendable {
+package struct ControlRoutes: Sendable {
     let vm: any ControlledVM
 
     /// Every path with its methods.
-    static let paths: [String: [String]] = [
+    package static let paths: [String: [String]] = [
         "/v1": ["GET"],
         "/v1/vm": ["GET"],
         "/v1/vm/pause": ["POST"],

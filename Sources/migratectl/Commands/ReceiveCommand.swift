@@ -64,7 +64,7 @@ struct ReceiveCommand: ParsableCommand {
         let process = starter.process
         let listener: Listener
         do { listener = try Self.makeListener(VMProcess.endpoint(listen)) } catch {
-            process.claim.release()
+            starter.abandon()
             throw CommandError(.cannotListen, "\(error)")
         }
         let builder = ReceivingBuilder(

@@ -36,14 +36,24 @@ struct RunCommand: ParsableCommand {
     func run() throws {
         let commandLine = try guest.commandLine(cpus: cpus)
         let starter = try VMStarter(name: VMName(name), host: host, guestName: guest.guest.rawValue)
-        let machine = try starter.makeMachine { options in
+        let machine: Machine
+        do {
+            machine = try makeMachine(starter, commandLine)
+        } catch {
+            starter.abandon()
+            throw error
+        }
+        let status = try starter.run(machine)
+        guard status == .success else { throw CommandError(status, "") }
+    }
+
+    private func makeMachine(_ starter: VMStarter, _ commandLine: String) throws -> Machine {
+        try starter.makeMachine { options in
             try Machine(
                 MachineOptions(
                     name: name, memory: memory, vcpuCount: cpus, guest: .selftest(commandLine: commandLine),
                     host: options),
                 logger: host.logger)
         }
-        let status = try starter.run(machine)
-        guard status == .success else { throw CommandError(status, "") }
     }
 }

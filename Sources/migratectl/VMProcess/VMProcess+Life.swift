@@ -78,28 +78,10 @@ extension VMProcess {
     private func write(_ report: ProcessReport, to path: String, isWanted: Bool) -> Bool {
         do {
             let bytes = try ControlJSON.encode(report, pretty: true) + [UInt8(ascii: "\n")]
-            if path == "-" {
-                let code = Output.writeAll(bytes, to: STDOUT_FILENO)
-                guard code == 0 else { throw CommandError(.failure, String(cString: strerror(code))) }
-                return true
-            }
-            // Aside and then renamed: a full disk leaves no half report, and an older one stays.
-            let temporary = path + ".new"
-            let descriptor = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0o600)
-            guard descriptor >= 0 else { throw CommandError(.failure, String(cString: strerror(errno))) }
-            var code = Output.writeAll(bytes, to: descriptor)
-            if code == 0, fsync(descriptor) != 0, errno != EINVAL { code = errno }
-            close(descriptor)
-            if code == 0, rename(temporary, path) != 0 { code = errno }
-            guard code == 0 else {
-                unlink(temporary)
-                throw CommandError(.failure, String(cString: strerror(code)))
-            }
+            try OutputFile.write(bytes, to: path, mode: 0o600)
             return true
         } catch {
-            Output.note(
-                "migratectl: cannot write the report \(path): \(error)"
-                    + (isWanted ? "" : " (the VM's end is not affected)"))
+            Output.note("migratectl: the report is lost: \(error)" + (isWanted ? "" : " (nothing else is)"))
             return false
         }
     }

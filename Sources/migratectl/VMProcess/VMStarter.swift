@@ -52,6 +52,13 @@ final class VMStarter: Sendable {
         }
     }
 
+    /// Leaves nothing behind of a process that has no VM to run after all.
+    func abandon() {
+        server.stop(grace: .milliseconds(200))
+        console?.stop()
+        process.claim.release()
+    }
+
     /// Runs a new machine to its end.
     func run(_ machine: Machine) throws -> ExitStatus {
         try process.adopt(machine)
