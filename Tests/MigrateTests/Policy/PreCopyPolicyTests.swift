@@ -242,7 +242,7 @@ struct PreCopyPolicyTests {
         case .giveUp(let reason):
             #expect("\(reason)".hasPrefix("more rounds do not help: the guest dirties "))
             #expect(reason.best <= reason.now)
-        case let other: Issue.record("a hopeless guest was moved: \(other)")
+        case let other: Issue.record("a hopeless guest was moved: \(other), \(outcome)")
         }
     }
 
