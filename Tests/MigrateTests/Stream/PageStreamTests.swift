@@ -73,6 +73,8 @@ import Units
             check(sent.digest([share]) == stored.digest([storedShare]))
             // The running sum is the digest of what lies in memory at the target.
             check(stored.digest([storedShare]) == PageHashes.digest(of: target.map(\.region)))
+            // Regions are bare pointers: what owns the memory must outlive them.
+            withExtendedLifetime((source, target)) {}
         }
     }
 
