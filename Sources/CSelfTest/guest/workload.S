@@ -95,7 +95,7 @@ workload:
     call gaps_reset
     movq C_LAST_TSC(%r15), %rax
     movq %rax, C_DUTY_NEXT(%r15)
-    movq %rax, C_TICKS_TSC(%r15)
+    movq $0, C_TICKS_TSC(%r15)          // a count of duties, not an instant
     movq %rax, C_PHASE_NEXT(%r15)
     cmpq $-1, C_WRITE_CYCLES(%r15)
     sete %cl
