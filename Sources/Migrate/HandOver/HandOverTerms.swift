@@ -29,7 +29,7 @@ public struct HandOverTimeouts: Hashable, Sendable {
 
     public init(
         heartbeat: Duration = .milliseconds(500), silence: Duration = .seconds(3), doubt: Duration = .seconds(8),
-        abandon: Duration = .seconds(60), retry: Duration = .seconds(1)
+        abandon: Duration = .seconds(10), retry: Duration = .seconds(1)
     ) {
         self.heartbeat = heartbeat
         self.silence = silence
