@@ -17,21 +17,28 @@ package final class BandwidthLimiter: Sendable {
 
     package init(bytesPerSecond: UInt64?) { state = Mutex(State(rate: bytesPerSecond)) }
 
-    package func setLimit(bytesPerSecond: UInt64?) { state.withLock { $0.rate = bytesPerSecond } }
-
-    /// Accounts for bytes that were sent, and sleeps as long as the cap asks for, at most 100 ms at a time: a lane
-    /// that is cancelled or given a new cap must not sleep on.
-    package func account(_ bytes: UInt64) {
-        let pause: Duration = state.withLock { state in
-            guard let rate = state.rate, rate > 0 else { return .zero }
-            let now = MonotonicInstant.now
-            let cost = min(Double(bytes) / Double(rate), 3600)
-            state.paidUntil = max(state.paidUntil, now) + .seconds(cost)
-            return (state.paidUntil - now) - Self.burst
+    /// What was taken under the old cap is forgiven: it must not be paid for at the new one.
+    package func setLimit(bytesPerSecond: UInt64?) {
+        state.withLock { state in
+            state.rate = bytesPerSecond
+            state.paidUntil = MonotonicInstant(nanoseconds: 0)
         }
-        let nanoseconds = min(pause.clampedNanoseconds, 100_000_000)
-        guard nanoseconds > 0 else { return }
-        var time = timespec(tv_sec: 0, tv_nsec: Int(nanoseconds))
-        unsafe nanosleep(&time, nil)
+    }
+
+    /// Accounts for bytes that were sent, and sleeps until they are paid for; 100 ms at a time, as a lane that is
+    /// interrupted or given a new cap must not sleep on. A stripe at a low cap is worth seconds.
+    package func account(_ bytes: UInt64, isInterrupted: () -> Bool = { false }) {
+        state.withLock { state in
+            guard let rate = state.rate, rate > 0 else { return }
+            let cost = min(Double(bytes) / Double(rate), 3600)
+            state.paidUntil = max(state.paidUntil, .now) + .seconds(cost)
+        }
+        while !isInterrupted() {
+            let pause = state.withLock { ($0.paidUntil - .now) - Self.burst }
+            let nanoseconds = min(pause.clampedNanoseconds, 100_000_000)
+            guard pause > .zero, nanoseconds > 0 else { return }
+            var time = timespec(tv_sec: 0, tv_nsec: Int(nanoseconds))
+            unsafe nanosleep(&time, nil)
+        }
     }
 }

@@ -208,6 +208,8 @@ final class SourceLane: @unchecked Sendable {
             try unsafe writer.send(run, region: number, base: region.base, hashes: context.hashes, share: &share)
         }
         publish()
-        if !pass.isPaused { context.limiter.account(writer.counts.bytes - before) }
+        if !pass.isPaused {
+            context.limiter.account(writer.counts.bytes - before) { stops.load(ordering: .relaxed) }
+        }
     }
 }

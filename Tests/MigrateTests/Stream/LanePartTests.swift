@@ -73,8 +73,13 @@ import Units
             check((MonotonicInstant.now - free).inSeconds < 0.1, "no cap, no pause")
             limiter.setLimit(bytesPerSecond: 1)
             let slow = MonotonicInstant.now
-            limiter.account(1 << 40)
+            limiter.account(1 << 40) { (MonotonicInstant.now - slow).inSeconds > 0.1 }
             check((MonotonicInstant.now - slow).inSeconds < 5, "never longer than a cancel may wait")
+            // A cap of which one stripe takes longer than a single sleep (it was not held once).
+            limiter.setLimit(bytesPerSecond: 4_000_000)
+            let stripe = MonotonicInstant.now
+            limiter.account(2_000_000)
+            check((MonotonicInstant.now - stripe).inSeconds > 0.45)
         }
     }
 
