@@ -12,6 +12,9 @@ final class ForgedSource {
     let control: RawSocket
     var forge = StreamForge(identifier: 40)
     private(set) var secret: [UInt8] = []
+    /// Kept open until the source goes, as a real source would: a lane that nobody holds is closed at once in release
+    /// builds, and a hand-over that is refused for that proves nothing.
+    private var lanes: [ForgedLane] = []
     /// Records that came on the control connection.
     private var splitter = RecordSplitter()
 
@@ -37,7 +40,9 @@ final class ForgedSource {
     }
 
     func lane(_ number: Int, secret other: [UInt8]? = nil, session: SessionIdentifier? = nil) throws -> ForgedLane {
-        try ForgedLane(receiving.endpoint, (session ?? self.session).bytes, number, other ?? secret)
+        let lane = try ForgedLane(receiving.endpoint, (session ?? self.session).bytes, number, other ?? secret)
+        lanes.append(lane)
+        return lane
     }
 
     func say(_ body: HandOverMessage.Body, attempt: UInt32 = 1, digest: UInt64) {
@@ -256,10 +261,7 @@ extension HostileTests {
         }
 
         /// The counterpart of the claims above: with everything right, the forged machine runs.
-        @Test(
-            .disabled(
-                "passes in debug builds; in release builds the forged source's VM does not run: not understood yet"),
-            .timeLimit(.minutes(2)))
+        @Test(.timeLimit(.minutes(2)))
         func aForgedHandOverWithEverythingRightRuns() async throws {
             try await hostile {
                 let source = try ForgedSource()
