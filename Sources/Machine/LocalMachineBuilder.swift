@@ -12,10 +12,15 @@ import VMState
 public struct LocalMachineBuilder: MachineBuilder {
     /// The host side of the machines to come.
     public var host: HostOptions
+    /// RAM of the host's backing that waits for the first machine that is made.
+    public var reserve: MemoryReserve?
     public var logger: Logger
 
-    public init(host: HostOptions = HostOptions(), logger: Logger = Logger(label: "machine")) {
+    public init(
+        host: HostOptions = HostOptions(), reserve: MemoryReserve? = nil, logger: Logger = Logger(label: "machine")
+    ) {
         self.host = host
+        self.reserve = reserve
         self.logger = logger
     }
 
@@ -54,7 +59,20 @@ public struct LocalMachineBuilder: MachineBuilder {
             throw MachineError(.cannotRunHere, "\(name) cannot run here: " + reasons.joined(separator: "; "))
         }
         return try Machine(
-            configuration: configuration, policy: policy, hostCPU: hostCPU, system: system, host: host, logger: logger)
+            configuration: configuration, policy: policy, hostCPU: hostCPU, system: system, host: host,
+            ram: takeReserve(for: configuration), logger: logger)
+    }
+
+    private func takeReserve(for configuration: MachineConfiguration) -> GuestRAM? {
+        guard let reserve, reserve.heldByteCount > 0 else { return nil }
+        let ram = reserve.take(for: configuration.memory)
+        if ram == nil {
+            let total = configuration.memory.reduce(0) { $0 + $1.byteCount }
+            logger.notice(
+                "\(configuration.name) has \(total >> 20) MiB of memory, not the \(reserve.memory.rawValue >> 20) MiB that were preallocated: its pages are found as they come"
+            )
+        }
+        return ram
     }
 
     private func memoryReasons(_ memory: [MachineConfiguration.Memory]) -> [String] {
@@ -68,11 +86,11 @@ public struct LocalMachineBuilder: MachineBuilder {
         guard memory == GuestMemoryLayout.regions(for: ByteCount(rawValue: total)) else {
             return ["its memory layout is not the one that machines here have"]
         }
-        guard let room = HostMemory.available(for: host.memoryBacking), total > room else { return [] }
-        return [
-            "it needs \(total >> 20) MiB of memory, and this host has \(room >> 20) MiB "
-                + (host.memoryBacking == .hugetlb ? "of free 2 MiB pages" : "to give")
-        ]
+        if let reserve, reserve.fits(memory) { return [] }
+        guard let available = HostMemory.available(for: host.memoryBacking) else { return [] }
+        // A reserve of another size is given back before the machine is made.
+        let room = available + (reserve?.heldByteCount ?? 0)
+        return total > room ? [HostMemory.shortage(of: total, room: room, backing: host.memoryBacking)] : []
     }
 
     private func deviceReasons(_ devices: [MachineConfiguration.Device]) -> [String] {
@@ -112,6 +130,12 @@ enum HostMemory {
             let reserved = fields["HugePages_Rsvd"] ?? 0
             return (free > reserved ? free - reserved : 0) * UInt64(GuestMemory.hugePageByteCount)
         }
+    }
+
+    /// That it is not enough, in words.
+    static func shortage(of wanted: UInt64, room: UInt64, backing: MemoryBacking) -> String {
+        "it needs \(wanted >> 20) MiB of memory, and this host has \(room >> 20) MiB "
+            + (backing == .hugetlb ? "of free 2 MiB pages" : "to give")
     }
 
     /// The numbers of /proc/meminfo, without their unit.

@@ -73,10 +73,11 @@ public final class Machine: Sendable {
         [MachineConfiguration.Device(name: SerialPort.deviceName, version: SerialState.version)]
     }
 
-    /// The parts of a machine whose configuration was checked, all of it stopped and its RAM zero.
+    /// The parts of a machine whose configuration was checked, all of it stopped and its RAM zero. `ram` is RAM of that
+    /// layout that is there already.
     init(
         configuration: MachineConfiguration, policy: CPUPolicy, hostCPU: HostCPU, system: KVMSystem,
-        host: HostOptions, logger: Logger
+        host: HostOptions, ram prepared: GuestRAM? = nil, logger: Logger
     ) throws {
         let vm = try system.makeVM()
         // Rings must be there before the first vCPU.
@@ -86,7 +87,7 @@ public final class Machine: Sendable {
         try vm.createInterruptChips()
         try vm.createPIT()
 
-        let ram = try GuestRAM(layout: configuration.memory, backing: host.memoryBacking)
+        let ram = try prepared ?? GuestRAM(layout: configuration.memory, backing: host.memoryBacking)
         try ram.map(into: vm)
 
         var vcpus: [VCPU] = []

@@ -5,9 +5,9 @@ enum Transport: String, Codable, CaseIterable, Sendable {
     case tcp, unix
 }
 
-/// QEMU's memory at the destination before its migration begins. (Ours is always made during the migration.)
+/// The memory at the destination before the migration begins, the same for all.
 enum Destination: String, Codable, CaseIterable, Sendable {
-    /// Resident.
+    /// Resident (`prealloc=on`, `--preallocate`).
     case touched
     /// Never touched: the kernel finds and clears each page while pages arrive.
     case untouched

@@ -51,7 +51,7 @@ struct MigratectlRun {
         let options = VMOptions(cell)
         let source = try setup.program.run("bench", options, folder: folder.path)
         let destination = try setup.program.receive(
-            "bench", options, transport: cell.transport.rawValue,
+            "bench", options, transport: cell.transport.rawValue, preallocate: cell.destination == .touched,
             folder: folder.path)
         let address = try destination.listening()
         record.noise = try quietGap(try source.console(), setup.clock)

@@ -55,15 +55,17 @@ public struct Migratectl: Sendable {
         return vm
     }
 
-    /// Starts a process that waits for a VM, and waits until it listens.
-    public func receive(_ name: String, _ options: VMOptions, transport: String, folder: String) throws -> VMProcess {
+    /// Starts a process that waits for a VM, and waits until it listens. `preallocate` has its memory resident by then.
+    public func receive(
+        _ name: String, _ options: VMOptions, transport: String, preallocate: Bool = false, folder: String
+    ) throws -> VMProcess {
         let place = transport == "unix" ? "unix:\(folder)/lanes-\(monotonicNanoseconds() / 1000).sock" : "127.0.0.1:0"
         let vm = try VMProcess(
             self, side: name + "-receiver", folder: folder,
             arguments: [
                 "receive", "--listen", place, "--name", name, "--memory-backing", options.backing, "--dirty-tracker",
                 options.tracker, "--serial", "socket",
-            ], name: name)
+            ] + (preallocate ? ["--preallocate", "\(options.memoryMiB)M"] : []), name: name)
         _ = try wait(for: "\(name) to listen", seconds: 60) {
             if !vm.child.isRunning { throw vm.child.failure("ended early") }
             return try? vm.listening()

@@ -6,6 +6,7 @@ import Glibc
 import Machine
 import Migrate
 import Synchronization
+import Units
 
 struct ReceiveCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
@@ -27,6 +28,12 @@ struct ReceiveCommand: ParsableCommand {
 
     @Flag(help: "Listen beyond this machine although memory and state come unencrypted.")
     var insecure = false
+
+    @Option(
+        help: ArgumentHelp(
+            "Make memory for a VM of this size resident before it comes, so that its migration need not wait for that.",
+            valueName: "size"), transform: parseSize)
+    var preallocate: ByteCount?
 
     @OptionGroup(title: "This host") var host: HostArguments
     @OptionGroup var output: OutputOptions
@@ -62,13 +69,21 @@ struct ReceiveCommand: ParsableCommand {
         let starter = try VMStarter(
             name: wanted ?? VMName(incoming: getpid()), host: host, guestName: VMProcess.unknownGuest)
         let process = starter.process
+        let reserve: MemoryReserve?
         let listener: Listener
+        do {
+            reserve = try preallocate.map { try MemoryReserve(memory: $0, backing: starter.host.memoryBacking) }
+        } catch {
+            starter.abandon()
+            throw CommandError(.failure, "cannot preallocate memory: \(error)")
+        }
         do { listener = try Self.makeListener(VMProcess.endpoint(listen)) } catch {
             starter.abandon()
             throw CommandError(.cannotListen, "\(error)")
         }
         let builder = ReceivingBuilder(
-            local: LocalMachineBuilder(host: starter.host, logger: host.logger), name: wanted, process: process)
+            local: LocalMachineBuilder(host: starter.host, reserve: reserve, logger: host.logger), name: wanted,
+            process: process)
         let incoming = IncomingMigration(
             listener: listener, builder: builder,
             options: ReceiveOptions(recordLedger: { [process] in try process.recordLedger($0) }), logger: host.logger)
