@@ -12,12 +12,12 @@ import VMState
 public struct LocalMachineBuilder: MachineBuilder {
     /// The host side of the machines to come.
     public var host: HostOptions
-    /// RAM of the host's backing that waits for the first machine that is made.
-    public var reserve: MemoryReserve?
+    /// What is ready for the first machine that is made, if it has that size. Made with the same `host`.
+    public var reserve: MachineReserve?
     public var logger: Logger
 
     public init(
-        host: HostOptions = HostOptions(), reserve: MemoryReserve? = nil, logger: Logger = Logger(label: "machine")
+        host: HostOptions = HostOptions(), reserve: MachineReserve? = nil, logger: Logger = Logger(label: "machine")
     ) {
         self.host = host
         self.reserve = reserve
@@ -58,21 +58,26 @@ public struct LocalMachineBuilder: MachineBuilder {
             let name = MachineName.problem(with: configuration.name) == nil ? configuration.name : "the machine"
             throw MachineError(.cannotRunHere, "\(name) cannot run here: " + reasons.joined(separator: "; "))
         }
+        let chassis =
+            try takeReserve(for: configuration)
+            ?? Chassis(layout: configuration.memory, system: system, host: host)
         return try Machine(
-            configuration: configuration, policy: policy, hostCPU: hostCPU, system: system, host: host,
-            ram: takeReserve(for: configuration), logger: logger)
+            configuration: configuration, policy: policy, hostCPU: hostCPU, chassis: chassis, host: host,
+            logger: logger)
     }
 
-    private func takeReserve(for configuration: MachineConfiguration) -> GuestRAM? {
+    private func takeReserve(for configuration: MachineConfiguration) -> Chassis? {
         guard let reserve, reserve.heldByteCount > 0 else { return nil }
-        let ram = reserve.take(for: configuration.memory)
-        if ram == nil {
+        let chassis = reserve.take(for: configuration.memory)
+        if chassis == nil {
             let total = configuration.memory.reduce(0) { $0 + $1.byteCount }
             logger.notice(
-                "\(configuration.name) has \(total >> 20) MiB of memory, not the \(reserve.memory.rawValue >> 20) MiB that were preallocated: its pages are found as they come"
-            )
+                """
+                \(configuration.name) has \(total >> 20) MiB of memory, not the \(reserve.memory.rawValue >> 20) MiB that \
+                were preallocated: its pages are found as they come
+                """)
         }
-        return ram
+        return chassis
     }
 
     private func memoryReasons(_ memory: [MachineConfiguration.Memory]) -> [String] {

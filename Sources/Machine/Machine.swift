@@ -58,8 +58,9 @@ public final class Machine: Sendable {
             name: options.name, identifier: options.identifier,
             memory: GuestMemoryLayout.regions(for: options.memory), vcpuCount: options.vcpuCount,
             cpuPolicy: policy.encoded(), devices: Self.deviceList)
+        let chassis = try Chassis(layout: configuration.memory, system: system, host: options.host)
         try self.init(
-            configuration: configuration, policy: policy, hostCPU: hostCPU, system: system, host: options.host,
+            configuration: configuration, policy: policy, hostCPU: hostCPU, chassis: chassis, host: options.host,
             logger: logger)
         try boot.load(into: ram)
         if let first = group.vcpus.first { try boot.setEntryState(of: first) }
@@ -73,23 +74,13 @@ public final class Machine: Sendable {
         [MachineConfiguration.Device(name: SerialPort.deviceName, version: SerialState.version)]
     }
 
-    /// The parts of a machine whose configuration was checked, all of it stopped and its RAM zero. `ram` is RAM of that
-    /// layout that is there already.
+    /// The parts of a machine whose configuration was checked, all of it stopped and its RAM zero. The chassis has that
+    /// configuration's memory.
     init(
-        configuration: MachineConfiguration, policy: CPUPolicy, hostCPU: HostCPU, system: KVMSystem,
-        host: HostOptions, ram prepared: GuestRAM? = nil, logger: Logger
+        configuration: MachineConfiguration, policy: CPUPolicy, hostCPU: HostCPU, chassis: Chassis,
+        host: HostOptions, logger: Logger
     ) throws {
-        let vm = try system.makeVM()
-        // Rings must be there before the first vCPU.
-        if host.dirtyTracker == .ring { try vm.enableDirtyRings(entryCount: host.dirtyRingEntryCount) }
-        try vm.setIdentityMapAddress(GuestMemoryLayout.identityMap)
-        try vm.setTSSAddress(GuestMemoryLayout.taskState)
-        try vm.createInterruptChips()
-        try vm.createPIT()
-
-        let ram = try prepared ?? GuestRAM(layout: configuration.memory, backing: host.memoryBacking)
-        try ram.map(into: vm)
-
+        let (vm, ram) = (chassis.vm, chassis.ram)
         var vcpus: [VCPU] = []
         for index in 0..<configuration.vcpuCount {
             let vcpu = try vm.makeVCPU(index: index)

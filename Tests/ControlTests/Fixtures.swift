@@ -48,6 +48,10 @@ final class StandInVM: ControlledVM {
     }
 
     func migration() -> MigrationStatus { state.withLock { $0.migration } }
+    func awaitMigrationEnd(timeout: Duration) {
+        let end = ContinuousClock.now + timeout
+        while migration().state.isUnderWay, ContinuousClock.now < end { usleep(2000) }
+    }
     func cancelMigration() throws(ControlError) {
         let active = state.withLock { state in
             state.calls.append("cancel")

@@ -57,12 +57,17 @@ need_swift() {
         || die "no swift in PATH; install Swift 6.2 or newer from https://www.swift.org/install/linux/"
 }
 
-# Builds one product in release; prints nothing but errors unless the terminal is watched.
+# Where build_product leaves programs. Swift's runtime is linked in: such a program runs where no Swift is installed,
+# starts in a third of the time and needs half the memory. (`swift test` cannot build so, hence the folder of its own.)
+BUILD_FOLDER=.build-static
+PROGRAMS=$BUILD_FOLDER/release
+
+# Builds one product in release; prints nothing but errors.
 build_product() {
     say "Building $1 (release)..."
     local log
     log=$(mktemp)
-    if ! swift build -c release --product "$1" > "$log" 2>&1; then
+    if ! swift build -c release --static-swift-stdlib --scratch-path "$BUILD_FOLDER" --product "$1" > "$log" 2>&1; then
         cat "$log" >&2
         rm -f "$log"
         die "building $1 failed"

@@ -137,7 +137,7 @@ package struct ControlRoutes: Sendable {
                         guard send(ServerSentEvent(name: "progress", migration).bytes) else { return }
                         next = Deadline(after: period)
                     }
-                    usleep(20_000)
+                    vm.awaitMigrationEnd(timeout: min(period, .milliseconds(100)))
                     // An empty piece asks only whether the client is still there.
                     guard send([]) else { return }
                 }

@@ -16,6 +16,8 @@ public protocol ControlledVM: AnyObject, Sendable {
     func startMigration(_ request: SendRequest) throws(ControlError) -> MigrationStatus
     /// The current migration, or the last one. Must answer at any time.
     func migration() -> MigrationStatus
+    /// Sleeps until no migration is under way, at most for `timeout`.
+    func awaitMigrationEnd(timeout: Duration)
     /// Asks the migration under way to stop; the VM goes on here.
     func cancelMigration() throws(ControlError)
     /// Changes the limits of the migration under way, and returns those that now hold.

@@ -159,7 +159,7 @@ public final class IncomingMigration: Sendable {
     /// Whether the source knows that the VM runs here, so that nothing of the session is needed any more.
     public var isSettled: Bool { door.read { $0.session }?.driver.situation.read { $0.outcome != nil } ?? false }
 
-    /// Waits until `isSettled`, at most for `timeout`, then ends all threads and closes the listener's door. A source
+    /// Waits until `isSettled`, at most for `timeout`, then ends all threads and stops listening. A source
     /// that has not heard RUNNING by then stays in doubt.
     public func close(waiting timeout: Duration = .zero) {
         let session = door.read { $0.session }
@@ -171,6 +171,7 @@ public final class IncomingMigration: Sendable {
             defer { thread = nil }
             return thread
         }?.join()
+        listener.close()
         session?.end()
     }
 }

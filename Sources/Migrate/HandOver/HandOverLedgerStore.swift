@@ -20,6 +20,9 @@ public struct HandOverLedgerStore: Sendable {
 
     /// Puts a ledger in the place of the one before it. When this throws, the one before still stands; when it
     /// returns, the new one does, for every process that reads it from now on.
+    ///
+    /// Nothing is synced to a disk: the VM stands still meanwhile, and only a crash of the whole host could undo what a
+    /// file system has taken, a crash that ends the VM, too, of which the ledger speaks.
     public func write(_ ledger: HandOverLedger) throws(HandOverLedgerError) {
         let bytes = Array(try ledger.text().utf8)
         let folder = try openDirectory(creating: true)
@@ -41,12 +44,8 @@ public struct HandOverLedgerStore: Sendable {
                 guard count > 0 else { throw giveUp("write", folder, temporary) }
                 done += count
             }
-            guard fsync(file) == 0 else { throw giveUp("fsync", folder, temporary) }
         }
         guard unsafe renameat(folder, temporary, folder, name) == 0 else { throw giveUp("rename", folder, temporary) }
-        // The new ledger stands. Should this fail, only a crash of the whole host could bring the old one back, and
-        // with the host the VM would be gone that the ledger speaks about.
-        _ = fsync(folder)
     }
 
     /// The ledger of a session, or `nil` when there is none.

@@ -1,6 +1,7 @@
 /// Making connections: connect, listen, accept.
 
 import Glibc
+import Synchronization
 
 /// How long a connection may take to be made.
 let connectTimeout: Duration = .seconds(5)
@@ -58,7 +59,8 @@ extension Connection {
 
 /// A listening socket.
 public final class Listener: Sendable {
-    private let descriptor: CInt
+    /// -1 once closed.
+    private let descriptor: Mutex<CInt>
     /// Where it really listens: a port of 0 is replaced by the one that the kernel chose.
     public let endpoint: Endpoint
 
@@ -75,24 +77,35 @@ public final class Listener: Sendable {
             var one: CInt = 1
             unsafe setsockopt(descriptor, SOL_SOCKET, SO_REUSEADDR, &one, socklen_t(MemoryLayout<CInt>.size))
             if unsafe address.withPointer({ unsafe bind(descriptor, $0, $1) }) == 0, listen(descriptor, 128) == 0 {
-                self.descriptor = descriptor
+                self.descriptor = Mutex(descriptor)
                 self.endpoint = Self.actual(endpoint, descriptor)
                 return
             }
             lastError = errno
-            close(descriptor)
+            Glibc.close(descriptor)
         }
         let text = errorText(lastError)
         throw TransportError(.cannotListen, "cannot listen on \(endpoint): \(text)")
     }
 
-    deinit {
-        close(descriptor)
+    deinit { close() }
+
+    /// Stops listening and gives the endpoint back: who connects now is told so by the kernel, and does not wait in a
+    /// queue that nobody empties. Not while another thread is in `accept`.
+    public func close() {
+        let open = descriptor.withLock { descriptor in
+            defer { descriptor = -1 }
+            return descriptor
+        }
+        guard open >= 0 else { return }
+        Glibc.close(open)
         if case .unix(let path) = endpoint { unsafe unlink(path) }
     }
 
     /// Waits for a connection; nil when nobody came within `timeout`.
     public func accept(within timeout: Duration) throws -> Connection? {
+        let descriptor = descriptor.withLock { $0 }
+        guard descriptor >= 0 else { throw TransportError(.shutDown, "\(endpoint) is not listened on any more") }
         var poller = pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0)
         let milliseconds = timeout.components.seconds * 1000 + timeout.components.attoseconds / 1_000_000_000_000_000
         let ready = unsafe poll(&poller, 1, CInt(clamping: milliseconds))

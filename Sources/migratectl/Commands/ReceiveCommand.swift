@@ -69,10 +69,10 @@ struct ReceiveCommand: ParsableCommand {
         let starter = try VMStarter(
             name: wanted ?? VMName(incoming: getpid()), host: host, guestName: VMProcess.unknownGuest)
         let process = starter.process
-        let reserve: MemoryReserve?
+        let reserve: MachineReserve?
         let listener: Listener
         do {
-            reserve = try preallocate.map { try MemoryReserve(memory: $0, backing: starter.host.memoryBacking) }
+            reserve = try preallocate.map { try MachineReserve(memory: $0, host: starter.host) }
         } catch {
             starter.abandon()
             throw CommandError(.failure, "cannot preallocate memory: \(error)")
@@ -127,6 +127,7 @@ struct ReceiveCommand: ParsableCommand {
                     state: .completed, direction: .incoming, peer: report.peer, receiving: incoming.progress,
                     received: report)
             }
+            process.noteMigrationEnd()
             try process.adopt(machine)
             takeName(of: machine, process)
             starter.announce(machine)
@@ -134,6 +135,11 @@ struct ReceiveCommand: ParsableCommand {
             // The session is kept until the source knows that its copy is void.
             while !incoming.isSettled, process.state.withLock({ $0.end == nil }) { usleep(100_000) }
             incoming.close()
+            // The session's tables and the listener's place are not kept for as long as the VM runs.
+            process.state.withLock { state in
+                state.incoming = nil
+                state.endpoint = nil
+            }
         } catch let error as ReceiveError {
             let status: ExitStatus =
                 switch error.code {

@@ -55,6 +55,7 @@ extension VMProcess {
             state.outgoing = nil
             return state.peer ?? "elsewhere"
         }
+        noteMigrationEnd()
         switch report.outcome {
         case .completed: end(.moved(to: peer))
         case .droppedHere: end(.dropped)
@@ -82,6 +83,13 @@ extension VMProcess {
             return state.last
         }
     }
+
+    func awaitMigrationEnd(timeout: Duration) {
+        _ = migrationEnds.wait(until: .now + timeout) { [self] _ in migration().state.isUnderWay ? nil : () }
+    }
+
+    /// Wakes who waits for the end, once `migration()` says it.
+    func noteMigrationEnd() { migrationEnds.update { $0 += 1 } }
 
     func cancelMigration() throws(ControlError) {
         let (outgoing, incoming, phase) = state.withLock { ($0.outgoing, $0.incoming, $0.phase) }

@@ -46,6 +46,8 @@ final class VMProcess: ControlledVM {
     }
 
     let state: Mutex<State>
+    /// Counts the migrations that ended here.
+    let migrationEnds = Monitor<UInt64>(0)
     let claim: NameClaim
     let host: HostOptions
     let logger: Logger
