@@ -78,7 +78,7 @@ extension IncomingMigration {
                 return try refuse(connection, Refusal(.unknownSession, "no session is under way here"))
             }
             connection.setWriteTimeout(nil)
-            connection.setBuffers(1 << 20)
+            connection.setLaneBuffers()
             // From here on the session's own liveness counts.
             door.update { $0.handshakes[ObjectIdentifier(connection)] = nil }
             do {

@@ -12,8 +12,6 @@ struct SourceSession {
 
     /// How long a destination may take to build its VM.
     private static let welcomeTimeout: Duration = .seconds(60)
-    /// Kernel buffers of a lane, in bytes.
-    private static let laneBuffer: CInt = 1 << 20
 
     /// Connects and offers the VM.
     /// - Parameter onConnected: learns of the connection while it is waited for, to shut it down.
@@ -72,7 +70,7 @@ struct SourceSession {
         _ index: Int, to destination: Endpoint, context: LaneContext, recorder: StreamRecorder?
     ) throws -> SourceLane {
         let connection = try Connection.connect(to: destination)
-        connection.setBuffers(Self.laneBuffer)
+        connection.setLaneBuffers()
         connection.setReadTimeout(.seconds(10))
         let greeting = LaneGreeting(session: identifier, lane: UInt16(index), secret: laneSecret)
         let lane = try SourceLane(

@@ -37,9 +37,12 @@ package struct RecordReader: ~Copyable {
     private let hashes: UnsafeMutableBufferPointer<UInt64>
     private var pendingPages = 0
 
-    /// Room for the largest head of a PAGES record several times over. Small, since page contents that land here
-    /// must be copied once more.
+    /// Room for the largest head of a PAGES record several times over.
     private static let capacity = 16 << 10
+    /// Bytes read ahead behind raw pages: the next record's head, if it has raw pages again, and little else, since
+    /// page contents that land in the buffer must be copied once more.
+    private static let rawReadAhead =
+        StreamFormat.recordHeaderLength + StreamFormat.pagesHeadLength + 8 * 64
 
     package init(_ source: any ByteSource) {
         self.source = source
@@ -118,7 +121,8 @@ package struct RecordReader: ~Copyable {
             start = 0
             end = 0
             let rest = unsafe UnsafeMutableRawBufferPointer(rebasing: memory[filled...])
-            let read = try unsafe source.read(into: rest, then: buffer)
+            let ahead = unsafe UnsafeMutableRawBufferPointer(rebasing: buffer[..<Self.rawReadAhead])
+            let read = try unsafe source.read(into: rest, then: ahead)
             guard read > 0 else {
                 throw truncated("within the contents of pages")
             }
