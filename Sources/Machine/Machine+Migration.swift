@@ -31,10 +31,6 @@ extension Machine: MigratableMachine {
         try unsafe ram.readPopulation(region: region, firstPage: firstPage, words: words)
     }
 
-    public func populateMemory(isCancelled: @Sendable () -> Bool) throws {
-        try ram.populate(isCancelled: isCancelled)
-    }
-
     // MARK: Stopping and starting
 
     public func pause() throws -> UInt64 {

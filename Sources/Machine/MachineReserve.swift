@@ -25,7 +25,7 @@ public final class MachineReserve: Sendable {
         }
         let made = try Chassis(
             layout: GuestMemoryLayout.regions(for: memory), system: KVMSystem(path: host.kvmPath), host: host)
-        try made.ram.populate(isCancelled: { false })
+        try made.ram.populate()
         self.memory = memory
         chassis = Mutex(made)
     }

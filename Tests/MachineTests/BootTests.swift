@@ -65,22 +65,6 @@ struct BootTests {
         #expect(populated >= 16 << 8 && populated < region.pageCount, "\(populated) of \(region.pageCount)")
     }
 
-    /// Making memory resident keeps its contents, and stops when told to.
-    @Test func populationKeepsContents() throws {
-        let machine = try Machine.selftest("rate=0")
-        try machine.writeMemory([7, 8, 9], at: GuestAddress(50 << 20))
-        try machine.populateMemory { true }
-        try machine.populateMemory { false }
-        #expect(try machine.readMemory(at: GuestAddress(50 << 20), byteCount: 3) == [7, 8, 9])
-        _ = try machine.resume()
-        #expect(machine.waitForSerial("event=ready"), "\(machine.serialText)")
-        var words = [UInt64](repeating: 0, count: 256)
-        try words.withUnsafeMutableBufferPointer {
-            try machine.readPopulation(region: 0, firstPage: PageIndex(0), words: $0)
-        }
-        #expect(words.allSatisfy { $0 == .max })
-    }
-
     @Test func badOptionsAreRefused() throws {
         func refused(_ options: MachineOptions) -> Bool {
             do {

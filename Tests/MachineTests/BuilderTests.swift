@@ -27,6 +27,47 @@ struct BuilderTests {
         #expect(machine.memory.map(\.byteCount) == [64 << 20])
     }
 
+    private func populatedPages(_ machine: Machine) throws -> Int {
+        var words = [UInt64](repeating: 0, count: machine.memory[0].pageCount / 64)
+        try words.withUnsafeMutableBufferPointer {
+            try machine.readPopulation(region: 0, firstPage: PageIndex(0), words: $0)
+        }
+        return words.reduce(0) { $0 + $1.nonzeroBitCount }
+    }
+
+    /// What was preallocated goes to the first machine of that size. Others find their pages as they come.
+    @Test(arguments: [MemoryBacking.anonymous, .memfd])
+    func aReserveServesOneMachineOfItsSize(_ backing: MemoryBacking) throws {
+        let configuration = try good()
+        let host = HostOptions(memoryBacking: backing)
+        let fitting = try MachineReserve(memory: ByteCount(rawValue: 64 << 20), host: host)
+        let builder = LocalMachineBuilder(host: host, reserve: fitting)
+        // One that is refused takes nothing.
+        var refused = configuration
+        refused.vcpuCount = 0
+        #expect(throws: MachineError.self) { try builder.makeMachine(for: refused) }
+        let first = try builder.makeLocalMachine(for: configuration)
+        #expect(try populatedPages(first) == 64 << 8)
+        let second = try builder.makeLocalMachine(for: configuration)
+        #expect(try populatedPages(second) == 0)
+
+        let other = try MachineReserve(memory: ByteCount(rawValue: 128 << 20), host: host)
+        let third = try LocalMachineBuilder(host: host, reserve: other).makeLocalMachine(for: configuration)
+        #expect(try populatedPages(third) == 0)
+        #expect(third.memory.map(\.byteCount) == [64 << 20])
+    }
+
+    @Test func aReserveThatCannotBeIsRefused() throws {
+        for (size, word) in [(3, "MiB"), (UInt64(512) << 30, "this host has"), (.max, "TiB")] {
+            do {
+                _ = try MachineReserve(memory: ByteCount(rawValue: size), host: HostOptions())
+                Issue.record("\(size) bytes were preallocated")
+            } catch {
+                #expect("\(error)".contains(word), "\(error)")
+            }
+        }
+    }
+
     @Test func eachFaultIsNamed() throws {
         func check(_ word: String, _ change: (inout MachineConfiguration) -> Void) throws {
             var configuration = try good()

@@ -15,7 +15,6 @@ import VMState
 func move(_ source: Machine, rounds: Int = 3, host: HostOptions = HostOptions()) throws -> Machine {
     let builder = LocalMachineBuilder(host: host)
     let target = try builder.makeLocalMachine(for: source.configuration)
-    try target.populateMemory { false }
 
     let tracker = try source.makeDirtyTracker()
     try tracker.start(allSet: true)

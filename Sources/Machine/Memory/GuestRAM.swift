@@ -104,7 +104,8 @@ final class GuestRAM: Sendable {
         try unsafe pagemap.readPopulation(of: regions[region].memory, firstPage: firstPage, words: words)
     }
 
-    func populate(isCancelled: () -> Bool) throws(KVMError) {
-        for region in regions { try region.memory.populate(isCancelled: isCancelled) }
+    /// Makes all of it resident, in huge pages where the backing and the host allow.
+    func populate() throws(KVMError) {
+        for region in regions { try region.memory.populate() }
     }
 }

@@ -88,7 +88,7 @@ extension IncomingMigration {
             }
         case .record(.rejoin(let identifier)):
             guard let session = door.read({ $0.session }), session.identifier == identifier else {
-                return try refuse(connection, Refusal(.unknownSession, "that session is not known here"))
+                return try answerForTheDead(identifier, connection, ReaderHandle(reader))
             }
             let writer = try RecordWriter(connection)
             try writer.send(.rejoin(identifier))
@@ -168,6 +168,21 @@ extension IncomingMigration {
         // A peer that is stopped reads nothing: writing to it must not wait for longer than its silence may last.
         connection.setWriteTimeout(options.timeouts.silence)
         try session.attach(connection, writer: writer, reader: reader)
+    }
+
+    /// A source looks for the process that it was handing its VM to, and which died: what it left on record counts.
+    private func answerForTheDead(
+        _ identifier: SessionIdentifier, _ connection: Connection, _ reader: ReaderHandle
+    ) throws {
+        guard let ledger = options.findLedger(identifier),
+            var lost = LostSession(ledger, options: options)
+        else {
+            return try refuse(connection, Refusal(.unknownSession, "that session is not known here"))
+        }
+        logger.warning("'\(ledger.machine)' died with the process that received it; its source is told")
+        let writer = try RecordWriter(connection)
+        try writer.send(.rejoin(identifier))
+        try lost.answer(writer, reader)
     }
 
     private func refuse(_ connection: Connection, _ refusal: Refusal) throws {

@@ -30,11 +30,15 @@ public struct ReceiveOptions: Sendable {
     public var handshakeTimeout: Duration
     /// Writes the hand-over's ledger durably.
     public var recordLedger: @Sendable (HandOverLedger) throws -> Void
+    /// The ledger of a session that an earlier process received here and died with.
+    public var findLedger: @Sendable (SessionIdentifier) -> HandOverLedger?
 
     public init(
         timeouts: HandOverTimeouts = .init(), handshakeTimeout: Duration = .seconds(5),
-        recordLedger: @escaping @Sendable (HandOverLedger) throws -> Void = { _ in }
+        recordLedger: @escaping @Sendable (HandOverLedger) throws -> Void = { _ in },
+        findLedger: @escaping @Sendable (SessionIdentifier) -> HandOverLedger? = { _ in nil }
     ) {
+        self.findLedger = findLedger
         self.timeouts = timeouts
         self.handshakeTimeout = handshakeTimeout
         self.recordLedger = recordLedger

@@ -98,10 +98,6 @@ public protocol MigratableMachine: AnyObject, Sendable {
     /// others. Pages not set read as zeros. `words` is whole 64-page words. Called from several lane threads at once.
     func readPopulation(region: Int, firstPage: PageIndex, words: UnsafeMutableBufferPointer<UInt64>) throws
 
-    /// Makes guest RAM resident (huge pages where possible), so that receiving does not pay for first touches.
-    /// May be called on another thread while pages already arrive; returns early once `isCancelled` is true.
-    func populateMemory(isCancelled: @Sendable () -> Bool) throws
-
     /// Stops the vCPUs and drains the devices. When it returns, no guest instruction runs and nothing writes guest
     /// memory any more. Returns the instant (CLOCK_MONOTONIC nanoseconds) at which the last vCPU left the guest.
     func pause() throws -> UInt64

@@ -1,4 +1,4 @@
-/// `migratectl cancel`, `set` and `resolve`: what can be done to a migration that is under way.
+/// `migratectl cancel` and `set`: what can be done to a migration that is under way.
 
 import ArgumentParser
 import Control
@@ -44,47 +44,5 @@ struct SetCommand: ParsableCommand {
     func run() throws {
         let now = try vm.client().setLimits(limits.payload)
         if output.json { try Output.json(now) }
-    }
-}
-
-struct ResolveCommand: ParsableCommand {
-    static let configuration = CommandConfiguration(
-        commandName: "resolve",
-        abstract: "Decide about a VM that a broken hand-over left standing still on both sides.",
-        discussion: """
-            Both sides reconnect by themselves as soon as they can, and then nothing needs to be decided. Only if the other
-            side is dead for good, and stays dead, may this side's copy run: two running copies of one VM destroy what they
-            share. If you drop this side's copy and the other one is gone as well, the VM is lost.
-            """)
-
-    enum Decision: String, ExpressibleByArgument, CaseIterable {
-        case keep, discard
-    }
-
-    @OptionGroup var vm: VMArgument
-
-    @Argument(help: "keep: this side is the VM from now on. discard: this side's copy is dropped.")
-    var decision: Decision
-
-    @Flag(name: .customLong("i-know-the-other-side-is-dead"), help: "The word that only a person can give.")
-    var otherSideIsDead = false
-
-    @OptionGroup var output: OutputOptions
-
-    func validate() throws {
-        guard otherSideIsDead else {
-            throw ValidationError(
-                decision == .keep
-                    ? "If the other side is not dead, the VM will run twice. Check, and say --i-know-the-other-side-is-dead."
-                    : "If the other side is dead, dropping this copy loses the VM. Check, and say "
-                        + "--i-know-the-other-side-is-dead if you want that nevertheless.")
-        }
-    }
-
-    func run() throws {
-        let client = try vm.client()
-        try client.resolve(
-            ResolveRequest(decision: decision == .keep ? .keep : .discard, otherSideIsDead: otherSideIsDead))
-        if output.json, let status = try? client.status() { try Output.json(status) }
     }
 }

@@ -86,7 +86,9 @@ struct ReceiveCommand: ParsableCommand {
             process: process)
         let incoming = IncomingMigration(
             listener: listener, builder: builder,
-            options: ReceiveOptions(recordLedger: { [process] in try process.recordLedger($0) }), logger: host.logger)
+            options: ReceiveOptions(
+                recordLedger: { [process] in try process.recordLedger($0) },
+                findLedger: { [process] in process.deadReceiversLedger($0) }), logger: host.logger)
         process.state.withLock { state in
             state.phase = .receiving
             state.incoming = incoming

@@ -1,6 +1,7 @@
 /// The hand-over's ledger: a file for each session that is not settled yet, so that what was decided outlives the process.
 
 import Control
+import Logging
 import Migrate
 
 extension VMProcess {
@@ -10,6 +11,16 @@ extension VMProcess {
         switch ledger.phase {
         case .done, .void: try store.remove(ledger.role, ledger.session)
         case .givenAway, .takenBack, .ready, .running, .resolvedHere: try store.write(ledger)
+        }
+    }
+
+    /// What a receiver left on record that died with its VM.
+    func deadReceiversLedger(_ session: SessionIdentifier) -> HandOverLedger? {
+        do {
+            return try HandOverLedgerStore(directory: claim.directory.path).read(.destination, session)
+        } catch {
+            logger.warning("a hand-over's record cannot be read: \(error)")
+            return nil
         }
     }
 

@@ -236,7 +236,6 @@ final class LargeStateMachine: MigratableMachine {
     func readPopulation(region: Int, firstPage: PageIndex, words: UnsafeMutableBufferPointer<UInt64>) throws {
         try inner.readPopulation(region: region, firstPage: firstPage, words: words)
     }
-    func populateMemory(isCancelled: @Sendable () -> Bool) throws {}
     func pause() throws -> UInt64 { try inner.pause() }
     func resume() throws -> UInt64 { try inner.resume() }
     func captureState() throws -> [StateSection] {

@@ -11,6 +11,9 @@ final class RawSocket: @unchecked Sendable {
 
     deinit { close(descriptor) }
 
+    /// As if the process that has it had died.
+    func hangUp() { _ = shutdown(descriptor, CInt(SHUT_RDWR)) }
+
     /// Connects to a receiver.
     init(_ endpoint: Endpoint) throws {
         switch endpoint {

@@ -73,7 +73,6 @@ final class ModelMachine: MigratableMachine, @unchecked Sendable {
         for page in 0..<pages where resident[page] & 1 != 0 { words[page / 64] |= 1 << UInt64(page % 64) }
     }
 
-    func populateMemory(isCancelled: @Sendable () -> Bool) throws {}
 
     func pause() throws -> UInt64 {
         stops.store(true, ordering: .releasing)
