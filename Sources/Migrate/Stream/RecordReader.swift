@@ -37,12 +37,15 @@ package struct RecordReader: ~Copyable {
     private let hashes: UnsafeMutableBufferPointer<UInt64>
     private var pendingPages = 0
 
-    /// Room for the largest head of a PAGES record several times over.
-    private static let capacity = 16 << 10
-    /// Bytes read ahead behind raw pages: the next record's head, if it has raw pages again, and little else, since
-    /// page contents that land in the buffer must be copied once more.
-    private static let rawReadAhead =
+    /// Room for many small records.
+    private static let capacity = 64 << 10
+    /// Bytes read ahead behind a long run of raw pages: the next record's head, if it has raw pages again, and little
+    /// else, since page contents that land in the buffer must be copied once more.
+    private static let longReadAhead =
         StreamFormat.recordHeaderLength + StreamFormat.pagesHeadLength + 8 * 64
+    /// Behind a run of so few pages more such follow, as a busy guest's last rounds have them: a call for each would
+    /// cost more than copying their contents once more.
+    private static let shortRun = 4
 
     package init(_ source: any ByteSource) {
         self.source = source
@@ -121,7 +124,8 @@ package struct RecordReader: ~Copyable {
             start = 0
             end = 0
             let rest = unsafe UnsafeMutableRawBufferPointer(rebasing: memory[filled...])
-            let ahead = unsafe UnsafeMutableRawBufferPointer(rebasing: buffer[..<Self.rawReadAhead])
+            let length = count <= Self.shortRun ? Self.capacity : Self.longReadAhead
+            let ahead = unsafe UnsafeMutableRawBufferPointer(rebasing: buffer[..<length])
             let read = try unsafe source.read(into: rest, then: ahead)
             guard read > 0 else {
                 throw truncated("within the contents of pages")
