@@ -87,7 +87,7 @@ extension Machine: MigratableMachine {
         return sections
     }
 
-    public func restoreState(_ sections: [StateSection]) throws {
+    public func restoreState(_ sections: [StateSection], clockOffset: Int64) throws {
         try requirePaused("restore a state")
         let state = try SectionSet(sections, of: self)
         // The order is VMState's: the clock, from which the vCPUs' TSCs follow; the vCPUs; the interrupt controllers,
@@ -95,7 +95,7 @@ extension Machine: MigratableMachine {
         // devices, which find their lines as they left them.
         var found: [StateWarning] = []
         let (continuation, clockWarnings) = try state.platform.restoreClock(
-            into: vm, advance: .elapsed(peerOffset: 0))
+            into: vm, advance: .elapsed(peerOffset: clockOffset))
         found += clockWarnings
         for (vcpu, saved) in zip(group.vcpus, state.vcpus) {
             found += try saved.restore(into: vcpu, clock: continuation)

@@ -161,6 +161,19 @@ struct MoveTests {
     }
 
     /// A move that is in its first round and stays there; afterwards the VM must run on, and be stoppable.
+    @Test func endsARoundThatTakesTooLong() throws {
+        let tool = try Tool()
+        let vm = try tool.startVM("vm1")
+        let (receiver, address) = try tool.startReceiver()
+        let sent = try tool.start("send", "vm1", "--to", address, "--max-bandwidth", "1M", "--max-time", "1s").wait(60)
+        #expect(sent.status == ExitCode.named("notConverging"), "\(sent)")
+        #expect(sent.errors.contains("time limit") && sent.errors.contains("vm1 runs on here"), "\(sent)")
+        #expect(receiver.wait().status == ExitCode.named("cancelled"))
+        #expect(try tool.run("report", "vm1", "--verify").status == 0)
+        vm.signal(SIGTERM)
+        #expect(vm.wait().status == 0)
+    }
+
     private func withASlowMove(_ body: (Tool, Tool.Running, Tool.Running) throws -> Void) throws {
         let tool = try Tool()
         let vm = try tool.startVM("vm1")

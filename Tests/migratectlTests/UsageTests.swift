@@ -84,6 +84,8 @@ import Testing
         #expect(run.errors.split(separator: "\n").count == 1)
         // Nothing is left behind.
         #expect(try FileManager.default.contentsOfDirectory(atPath: tool.runtimeDirectory) == [])
+        let receive = try tool.start("receive", "--listen", "0", "--kvm-device", device).wait()
+        #expect(receive.status == ExitCode.named("noKVM"), "\(receive)")
         let doctor = try tool.run("doctor", "--json", "--kvm-device", device)
         #expect(doctor.status == ExitCode.named("noKVM"))
         #expect(try doctor.json()["isUsable"] as? Bool == false)

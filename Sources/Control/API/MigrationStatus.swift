@@ -63,6 +63,8 @@ public struct MigrationStatus: Codable, Equatable, Sendable {
     public var peer: String?
     /// One sentence, when it is over or in trouble.
     public var message: String?
+    /// In doubt: what each decision of `migratectl resolve` would cost.
+    public var choices: HandOverChoices?
     /// The limits in force.
     public var limits: MigrationLimitsPayload?
     /// Where an outgoing migration stands.
@@ -76,13 +78,15 @@ public struct MigrationStatus: Codable, Equatable, Sendable {
 
     public init(
         state: State, direction: Direction? = nil, peer: String? = nil, message: String? = nil,
-        limits: MigrationLimitsPayload? = nil, progress: MigrationProgress? = nil, report: MigrationReport? = nil,
+        choices: HandOverChoices? = nil, limits: MigrationLimitsPayload? = nil, progress: MigrationProgress? = nil,
+        report: MigrationReport? = nil,
         receiving: ReceiveProgress? = nil, received: ReceiveReport? = nil
     ) {
         self.state = state
         self.direction = direction
         self.peer = peer
         self.message = message
+        self.choices = choices
         self.limits = limits
         self.progress = progress
         self.report = report

@@ -62,10 +62,15 @@ final class ControlLink: Sendable {
     func isCurrent(_ generation: Int) -> Bool { state.withLock { $0.current?.generation == generation } }
 
     /// Sends over the current connection. A failure shows as its end.
-    func send(_ records: [Record]) {
+    func send(_ records: [Record]) { write { try $0.send(records) } }
+
+    /// Sends a sign of life, unless something else is being sent: whoever asks must not wait behind a slow link.
+    func sendUnlessBusy(_ record: Record) { write { try $0.sendUnlessBusy(record) } }
+
+    private func write(_ body: (RecordWriter) throws -> Void) {
         guard let current = state.withLock({ $0.current }) else { return }
         do {
-            try current.writer.send(records)
+            try body(current.writer)
         } catch {
             let reason = error as? TransportError ?? TransportError(.failed, "\(error)")
             current.connection.shutDown(because: reason)

@@ -75,6 +75,12 @@ final class DestinationHandOverDriver: Sendable {
     func submit(_ input: Input) { pump.withLock { $0 }?.submit(input) }
     func submit(_ event: DestinationHandOver.Event) { submit(.event(event)) }
 
+    /// Puts a person's wish, and returns when it was granted or not (`refusedWish`).
+    func wish(_ event: DestinationHandOver.Event) {
+        situation.update { $0.refusedWish = nil }
+        pump.withLock { $0 }?.submitAndWait(.event(event))
+    }
+
     /// Ends the timers. Not from a thread of the timers.
     func end() {
         timers.withLock { table in
@@ -82,6 +88,9 @@ final class DestinationHandOverDriver: Sendable {
             return table
         }?.end()
     }
+
+    /// What a person may choose from, in doubt.
+    var choices: HandOverChoices? { handOver.withLock { $0.choices } }
 
     // MARK: - Events in
 
@@ -179,6 +188,7 @@ final class DestinationHandOverDriver: Sendable {
     }
 
     private func send(_ message: HandOverMessage) {
+        if case .alive = message.body { return link.sendUnlessBusy(.handover(message)) }
         switch message.body {
         case .ready: stamps.withLock { $0.readySaid = .now }
         case .voided: onVoid()

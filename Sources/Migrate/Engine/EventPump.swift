@@ -9,26 +9,42 @@ package final class EventPump<Event: Sendable>: Sendable {
     private struct State {
         var waiting: [Event] = []
         var isBusy = false
+        /// Events submitted and handled so far.
+        var submitted: UInt64 = 0
+        var handled: UInt64 = 0
     }
 
-    private let state = Mutex(State())
+    private let state = Monitor(State())
     private let handle: @Sendable (Event) -> Void
 
     /// - Parameter handle: handles one event; never called by two threads at once.
     package init(_ handle: @escaping @Sendable (Event) -> Void) { self.handle = handle }
 
-    package func submit(_ event: Event) {
-        let isMine = state.withLock { state in
+    package func submit(_ event: Event) { _ = take(event) }
+
+    /// As `submit`, and returns when the event was handled, by whomever. Not from an action.
+    package func submitAndWait(_ event: Event) {
+        let ticket = take(event)
+        state.wait { $0.handled >= ticket ? () : nil }
+    }
+
+    private func take(_ event: Event) -> UInt64 {
+        let (isMine, ticket) = state.update { state in
             state.waiting.append(event)
+            state.submitted += 1
             defer { state.isBusy = true }
-            return !state.isBusy
+            return (!state.isBusy, state.submitted)
         }
-        guard isMine else { return }
-        while let next = nextEvent() { handle(next) }
+        guard isMine else { return ticket }
+        while let next = nextEvent() {
+            handle(next)
+            state.update { $0.handled += 1 }
+        }
+        return ticket
     }
 
     private func nextEvent() -> Event? {
-        state.withLock { state in
+        state.update { state in
             guard !state.waiting.isEmpty else {
                 state.isBusy = false
                 return nil

@@ -28,8 +28,9 @@ public struct HandOverRecoveryError: Error, CustomStringConvertible, Sendable {
     public var description: String { message }
 }
 
-/// The source's side: a ledger says that the VM was given away, and its process died before it heard RUNNING. The
-/// destination stands ready and waits for COMMIT.
+/// The source's side. A ledger says that the VM was given away, and its process died before it heard RUNNING: the
+/// destination stands ready and waits for COMMIT. Or a person kept the VM at the source, whose process has died since: the
+/// destination still has to hear that its copy is void.
 public struct HandOverRecovery {
     private let ledger: HandOverLedger
     private let destination: Endpoint
@@ -43,9 +44,11 @@ public struct HandOverRecovery {
         _ ledger: HandOverLedger, timeouts: HandOverTimeouts = .init(), logger: Logger,
         record: @escaping (HandOverLedger) throws -> Void
     ) throws {
-        guard ledger.phase == .givenAway, SourceHandOver(restoring: ledger) != nil else {
+        guard SourceHandOver(restoring: ledger) != nil else {
             throw HandOverRecoveryError(
-                .nothingToSay, "'\(ledger.machine)' was not given away by the process that died here")
+                .nothingToSay,
+                "the process that died here had nothing to say about '\(ledger.machine)' that the other side does not know"
+            )
         }
         self.ledger = ledger
         self.timeouts = timeouts
@@ -56,7 +59,7 @@ public struct HandOverRecovery {
         }
     }
 
-    /// Dials the destination until it has said that the VM runs there, for `timeout` at most.
+    /// Dials the destination until it has heard what is on record and has answered, for `timeout` at most.
     /// - Throws: `HandOverRecoveryError`.
     public func finish(within timeout: Duration) throws {
         let deadline = MonotonicInstant.now + timeout
@@ -74,7 +77,7 @@ public struct HandOverRecovery {
             usleep(200_000)
         }
         throw HandOverRecoveryError(
-            .peerLost, "'\(ledger.machine)' was given to \(destination), which was not reached: \(last)")
+            .peerLost, "the other side of '\(ledger.machine)' at \(destination) was not reached: \(last)")
     }
 
     /// One connection: COMMIT, and what is answered.

@@ -77,6 +77,8 @@ extension IncomingMigration {
             guard let session = door.read({ $0.session }) else {
                 return try refuse(connection, Refusal(.unknownSession, "no session is under way here"))
             }
+            // A stranger stays among those whose number is limited until its connection is closed.
+            do { try session.verify(greeting) } catch let refusal as Refusal { return try refuse(connection, refusal) }
             connection.setWriteTimeout(nil)
             connection.setLaneBuffers()
             // From here on the session's own liveness counts.

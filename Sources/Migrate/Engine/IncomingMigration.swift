@@ -11,6 +11,8 @@ public final class IncomingMigration: Sendable {
         /// A source's VM is being built; others are turned away.
         var isTaken = false
         var isClosing = false
+        /// Somebody here wants no VM any more, and that was not refused.
+        var isCancelled = false
         /// Connections that have not said yet what they want.
         var handshakes: [ObjectIdentifier: Handshake] = [:]
         var welcomed: MonotonicInstant?
@@ -31,6 +33,7 @@ public final class IncomingMigration: Sendable {
     let logger: Logger
     let door = Monitor(Door())
     private let doorkeeper = Mutex<PlainThread?>(nil)
+    private let closing = Mutex(false)
 
     /// - Parameters:
     ///   - listener: listens already, so that its errors came early.
@@ -106,7 +109,9 @@ public final class IncomingMigration: Sendable {
         if outcome == .droppedHere {
             return ReceiveError(.dropped, "the copy of '\(name)' was dropped, as was decided")
         }
-        if door.read({ $0.isClosing }) { return ReceiveError(.cancelled, "the receiver was stopped") }
+        if door.read({ $0.isClosing || $0.isCancelled }) {
+            return ReceiveError(.cancelled, "the receiver was stopped")
+        }
         if let lost = session.driver.situation.read({ $0.lostLink }) {
             return ReceiveError(.peerLost, "'\(name)' stays at its source: \(lost)")
         }
@@ -133,14 +138,18 @@ public final class IncomingMigration: Sendable {
     @discardableResult
     public func cancel() -> Bool {
         let session = door.update { door in
-            door.isClosing = true
+            // With a session the door stays open until the wish is granted: the source may have to come back in.
+            if door.session == nil { door.isClosing = true }
+            door.isCancelled = true
             return door.session
         }
         guard let driver = session?.driver else { return true }
-        driver.situation.update { $0.refusedWish = nil }
-        driver.submit(.cancel)
+        driver.wish(.cancel)
         let isRefused = driver.situation.read { $0.refusedWish != nil && $0.outcome == nil }
-        if isRefused { door.update { $0.isClosing = false } }
+        door.update { door in
+            door.isCancelled = !isRefused
+            if !isRefused { door.isClosing = true }
+        }
         return !isRefused
     }
 
@@ -148,10 +157,12 @@ public final class IncomingMigration: Sendable {
     /// - Returns: nil if it was taken, or why not.
     public func resolve(_ resolution: HandOverResolution) -> HandOverObjection? {
         guard let driver = door.read({ $0.session })?.driver else { return .noDoubt }
-        driver.situation.update { $0.refusedWish = nil }
-        driver.submit(.resolve(resolution))
+        driver.wish(.resolve(resolution))
         return driver.situation.read { $0.refusedWish }
     }
+
+    /// What a person may choose from, in doubt; nil while there is nothing to decide.
+    public var choices: HandOverChoices? { door.read { $0.session }?.driver.choices }
 
     /// Where it stands; nil before a VM comes.
     public var progress: ReceiveProgress? { door.read { $0.session }?.progress }
@@ -167,12 +178,17 @@ public final class IncomingMigration: Sendable {
             _ = session.driver.situation.wait(until: .now + timeout) { $0.outcome }
         }
         door.update { $0.isClosing = true }
-        doorkeeper.withLock { thread in
-            defer { thread = nil }
-            return thread
-        }?.join()
-        listener.close()
-        session?.end()
+        // Whoever comes second waits until the first is done, and finds nothing to do.
+        closing.withLock { isClosed in
+            guard !isClosed else { return }
+            isClosed = true
+            doorkeeper.withLock { thread in
+                defer { thread = nil }
+                return thread
+            }?.join()
+            listener.close()
+            session?.end()
+        }
     }
 }
 

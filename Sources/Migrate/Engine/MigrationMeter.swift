@@ -12,6 +12,7 @@ final class MigrationMeter: Sendable {
         var roundPages: UInt64 = 0
         var sentBefore: UInt64 = 0
         var dirtyRate = 0.0
+        var workingSet: UInt64?
         var expectedDowntime: Duration?
         /// For the rate: what was sent at an instant not long ago.
         var marks: [(at: MonotonicInstant, bytes: UInt64)] = []
@@ -43,6 +44,10 @@ final class MigrationMeter: Sendable {
         }
     }
 
+    func note(workingSetBytes: UInt64) { state.withLock { $0.workingSet = workingSetBytes } }
+
+    var workingSetBytes: UInt64? { state.withLock { $0.workingSet } }
+
     var elapsed: Duration { state.withLock { .now - $0.started } }
 
     func progress(counts: [PageCounts], doubt: HandOverDoubt?) -> MigrationProgress {
@@ -64,7 +69,7 @@ final class MigrationMeter: Sendable {
                 phase: doubt == nil ? state.phase : .doubt, round: state.round,
                 elapsedSeconds: (now - state.started).inSeconds, pagesTotal: pagesTotal, pagesSent: total.pages,
                 bytesSent: total.bytes, pagesRemaining: state.roundPages - min(sentInRound, state.roundPages),
-                bytesPerSecond: rate, dirtyBytesPerSecond: state.dirtyRate,
+                bytesPerSecond: rate, dirtyBytesPerSecond: state.dirtyRate, workingSetBytes: state.workingSet,
                 expectedDowntimeMilliseconds: state.expectedDowntime.map { $0.inSeconds * 1000 },
                 doubt: doubt.map(\.explanation))
         }

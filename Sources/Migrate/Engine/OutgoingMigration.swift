@@ -67,8 +67,7 @@ public final class OutgoingMigration: Sendable {
             connection?.shutDown(because: TransportError(.shutDown, "the migration was cancelled"))
             return true
         }
-        driver.situation.update { $0.refusedWish = nil }
-        driver.submit(.cancel)
+        driver.wish(.cancel)
         return driver.situation.read { $0.refusedWish != .alreadyCommitted }
     }
 
@@ -85,10 +84,16 @@ public final class OutgoingMigration: Sendable {
     /// - Returns: nil if it was taken, or why not.
     public func resolve(_ resolution: HandOverResolution) -> HandOverObjection? {
         guard let driver = wishes.withLock({ $0.driver }) else { return .noDoubt }
-        driver.situation.update { $0.refusedWish = nil }
-        driver.submit(.resolve(resolution))
+        driver.wish(.resolve(resolution))
         return driver.situation.read { $0.refusedWish }
     }
+
+    /// Whether the VM runs here by a person's decision, and the destination, which may be dead, still has to hear it. It
+    /// is dialled until it has, or until this process ends.
+    public var isKeptHere: Bool { wishes.withLock { $0.driver }?.situation.read { $0.phase == .resolvedHere } ?? false }
+
+    /// What a person may choose from, in doubt; nil while there is nothing to decide.
+    public var choices: HandOverChoices? { wishes.withLock { $0.driver }?.choices }
 
     /// Where it stands.
     public var progress: MigrationProgress {

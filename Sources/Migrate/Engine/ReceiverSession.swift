@@ -12,6 +12,7 @@ final class ReceiverSession: Sendable {
         var stateBytes = 0
         var digest: DigestRecord?
         var progress: ProgressRecord?
+        var clock = PeerClock()
     }
 
     let identifier: SessionIdentifier
@@ -66,13 +67,18 @@ final class ReceiverSession: Sendable {
         if let error = unsaid.withLock({ $0 }) { giveUp(error) }
     }
 
-    /// A lane has proved that it belongs here.
-    /// - Throws: `Refusal` for a lane that is not wanted.
-    func join(_ greeting: LaneGreeting, _ connection: Connection, _ reader: consuming RecordReader) throws {
-        let index = Int(greeting.lane)
+    /// Checks that a lane belongs here.
+    /// - Throws: `Refusal` for one that does not.
+    func verify(_ greeting: LaneGreeting) throws {
         guard greeting.session == identifier, constantTimeEqual(greeting.secret, laneSecret) else {
             throw Refusal(.unknownSession, "the lane does not belong to the session here")
         }
+    }
+
+    /// A lane has proved that it belongs here (`verify`).
+    /// - Throws: `Refusal` for a lane that is not wanted.
+    func join(_ greeting: LaneGreeting, _ connection: Connection, _ reader: consuming RecordReader) throws {
+        let index = Int(greeting.lane)
         // The place is taken at once: two connections may claim it at the same time.
         let isMine = claimed.withLock { index < lanesGranted && $0.insert(index).inserted }
         guard isMine else {
@@ -122,7 +128,7 @@ final class ReceiverSession: Sendable {
         case .state(let section):
             try arrived.withLock { arrived in
                 // The first section of an attempt: what an earlier one brought is void.
-                if arrived.digest != nil { arrived = Arrived(progress: arrived.progress) }
+                if arrived.digest != nil { arrived = Arrived(progress: arrived.progress, clock: arrived.clock) }
                 arrived.stateBytes += section.bytes.count
                 guard arrived.stateBytes <= Self.stateLimit, arrived.sections.count < Self.sectionLimit else {
                     throw StreamError(.tooLarge, "the VM's state is larger than \(Self.stateLimit) bytes")
@@ -132,6 +138,9 @@ final class ReceiverSession: Sendable {
         case .digest(let digest): arrived.withLock { $0.digest = digest }
         case .handover(let message): driver.submit(.heard(generation, message))
         case .progress(let progress): arrived.withLock { $0.progress = progress }
+        case .clock(let clock):
+            let now = HostClock.realtimeNanoseconds
+            arrived.withLock { $0.clock.hear(clock, atNanoseconds: now) }
         case .end: break
         default: throw StreamError(.unexpected, "a \(record.type) record where none may stand")
         }
@@ -145,7 +154,7 @@ final class ReceiverSession: Sendable {
     func load(_ attempt: AttemptNumber) throws -> MemoryDigest? {
         let driver = driver
         let isCalledOff: @Sendable () -> Bool = { driver.situation.read { $0.loadCalledOff == attempt } }
-        let (sections, digest) = arrived.withLock { ($0.sections, $0.digest) }
+        let (sections, digest, clock) = arrived.withLock { ($0.sections, $0.digest, $0.clock) }
         guard let digest else { throw StreamError(.unexpected, "FINAL came without a digest") }
         guard digest.pageCount == memory.hashes.pageCount else {
             throw StreamError(.invalid, "the digest covers \(digest.pageCount) pages, not \(memory.hashes.pageCount)")
@@ -164,15 +173,17 @@ final class ReceiverSession: Sendable {
         }
         driver.stamps.withLock { $0.lastPage = .now }
         let found = memory.hashes.digest(shares)
+        // The lanes may be open again: nothing may write memory beside them.
+        if isCalledOff() { return nil }
         // A wrong digest is the hand-over's to refuse; the state need not be loaded for it.
-        if found == digest.digest { try machine.restoreState(sections) }
+        if found == digest.digest { try machine.restoreState(sections, clockOffset: clock.offset) }
         driver.stamps.withLock { $0.loaded = .now }
         return found
     }
 
     /// An attempt was taken back: pages may come again.
     private func reopen() {
-        arrived.withLock { $0 = Arrived(progress: $0.progress) }
+        arrived.withLock { $0 = Arrived(progress: $0.progress, clock: $0.clock) }
         for lane in lanes.read({ $0.values }) { lane.open() }
     }
 

@@ -24,7 +24,8 @@ extension SourceCoordinator {
             pagesResent: counts.pages - min(counts.pages, unique), bytesSent: counts.bytes,
             downtimeBytes: downtimeBytes,
             digest: outcome == .completed ? agreedDigest.map { "0x" + String($0.rawValue, radix: 16) } : nil,
-            bytesPerSecond: elapsed > .zero ? Double(counts.bytes) / elapsed.inSeconds : 0)
+            bytesPerSecond: elapsed > .zero ? Double(counts.bytes) / elapsed.inSeconds : 0,
+            workingSetBytes: migration.meter.workingSetBytes, warnings: recordingFailures)
     }
 
     /// Fills the phases that only the instants of both sides give, and returns the blackout in milliseconds.

@@ -14,7 +14,9 @@ extension SourceCoordinator {
     func copyAndHandOver() throws {
         while true {
             try checkWishes()
+            let isMeasured = pendingPages == 0 && !rounds.isEmpty
             try harvest()
+            if isMeasured { measureWrites() }
             noteRound()
             let limits = migration.limits
             switch PreCopyPolicy.decide(
@@ -43,10 +45,17 @@ extension SourceCoordinator {
             if case .invalid(let reason) = try tracker.harvest(into: &pending) {
                 logger.warning("the dirty log is not trusted any more (\(reason)); all pages are sent again")
                 for region in pending.indices { pending[region].insertAll() }
+                dirtyRate.begin(atNanoseconds: MonotonicInstant.now.nanoseconds)
             }
         } catch {
             throw MigrationError(.failed, "the dirty log cannot be read: \(error)")
         }
+    }
+
+    /// Feeds the meter with a harvest that holds nothing older than the last one.
+    private func measureWrites() {
+        dirtyRate.record(pending, atNanoseconds: MonotonicInstant.now.nanoseconds)
+        migration.meter.note(workingSetBytes: dirtyRate.workingSetBytes.rawValue)
     }
 
     /// Throws if somebody cancelled or the link is gone. A cancelled destination closes the link: the wish counts first.
@@ -109,7 +118,7 @@ extension SourceCoordinator {
                 for lane in lanes { lane.begin(work) }
                 var failure: (any Error)?
                 for lane in lanes {
-                    do { try lane.finishPass() } catch { failure = failure ?? error }
+                    do { try finishPass(of: lane, isPaused: isPaused) } catch { failure = failure ?? error }
                 }
                 if let failure { throw failure }
             }
@@ -117,6 +126,16 @@ extension SourceCoordinator {
             throw laneFailure(error)
         }
         for region in pending.indices { pending[region].removeAll() }
+    }
+
+    /// Waits for the end of a lane's pass; breaks it off when the time limit is used up.
+    private func finishPass(of lane: SourceLane, isPaused: Bool) throws {
+        while try !lane.finishPass(within: .milliseconds(100)) {
+            guard !isPaused, let most = migration.limits.maxTime, migration.meter.elapsed > most else { continue }
+            for lane in lanes { lane.interrupt() }
+            throw MigrationError(
+                .notConverging, "the time limit was used up within round \(rounds.count): allow more time")
+        }
     }
 
     /// Waits until everything sent is in the destination's memory.
@@ -135,6 +154,7 @@ extension SourceCoordinator {
     private func laneFailure(_ error: any Error) -> any Error {
         do { try checkWishes() } catch { return error }
         switch error {
+        case let error as MigrationError: return error
         case let refusal as Refusal: return MigrationError(.refused, "the destination refused: \(refusal.reason)")
         case let error as TransportError: return MigrationError(.peerLost, "\(error)")
         case let error as StreamError: return MigrationError(.peerLost, "\(error)")
@@ -204,7 +224,8 @@ extension SourceCoordinator {
         // rearmed, or the harvest below would report it again, and it would be sent twice.
         if early { for lane in lanes { lane.begin(LanePass(pages: pending, findsHoles: false, isPaused: true)) } }
         let logged = MonotonicInstant.now
-        let state = Result { try migration.machine.captureState() }
+        let machine = migration.machine
+        let state = Result { try driver?.whileStopped { try machine.captureState() } ?? [] }
         let captured = MonotonicInstant.now
         if early {
             var failure: (any Error)?

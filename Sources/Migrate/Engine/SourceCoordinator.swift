@@ -18,6 +18,8 @@ final class SourceCoordinator {
     var tracker: (any DirtyTracker)?
     /// Pages known to be dirty and not sent since.
     var pending: [PageSet]
+    /// What the guest writes, by stripe.
+    var dirtyRate: DirtyRateMeter
     let hashes: PageHashes
     /// The last marker sent on the lanes, and the last that every lane has seen.
     var epoch: UInt64 = 0
@@ -27,12 +29,13 @@ final class SourceCoordinator {
     var agreedDigest: MemoryDigest?
     var phases = DowntimePhases()
     var downtimeBytes: UInt64 = 0
-    private var dialler: PlainThread?
+    private var recorders: [StreamRecorder] = []
 
     init(_ migration: OutgoingMigration) {
         self.migration = migration
         let counts = migration.machine.memory.map(\.pageCount)
         pending = counts.map { PageSet(pageCount: $0) }
+        dirtyRate = DirtyRateMeter(pageCounts: counts)
         hashes = PageHashes(pageCounts: counts)
     }
 
@@ -111,6 +114,7 @@ final class SourceCoordinator {
         do {
             let tracker = try migration.machine.makeDirtyTracker()
             try tracker.start(allSet: true)
+            dirtyRate.begin(atNanoseconds: MonotonicInstant.now.nanoseconds)
             self.tracker = tracker
         } catch {
             throw MigrationError(.failed, "the dirty log cannot be started: \(error)")
@@ -125,7 +129,8 @@ final class SourceCoordinator {
         for index in 0..<session.lanesGranted {
             do {
                 let lane = try session.openLane(
-                    index, to: migration.destination, context: context, recorder: recorder("lane-\(index)"))
+                    index, to: migration.destination, context: context, recorder: recorder("lane-\(index)"),
+                    stall: migration.options.timeouts.abandon)
                 lanes.append(lane)
                 migration.wishes.withLock { $0.lanes.append(lane) }
             } catch let refusal as Refusal {
@@ -136,10 +141,15 @@ final class SourceCoordinator {
         }
     }
 
+    /// What could not be kept of the stream.
+    var recordingFailures: [String] { recorders.compactMap(\.failure) }
+
     private func recorder(_ name: String) throws -> StreamRecorder? {
         guard let directory = migration.options.recordDirectory else { return nil }
         do {
-            return try StreamRecorder(path: "\(directory)/\(name).stream")
+            let recorder = try StreamRecorder(path: "\(directory)/\(name).stream")
+            recorders.append(recorder)
+            return recorder
         } catch {
             throw MigrationError(.failed, "\(error)")
         }

@@ -44,6 +44,8 @@ final class SourceHandOverDriver: Sendable {
 
     let situation = Monitor(Situation())
     let stamps = Mutex(Stamps())
+    /// Held while the state is captured, and to resume.
+    private let capturing = Mutex<Void>(())
     private let machine: any MigratableMachine
     private let link: ControlLink
     private let record: @Sendable (HandOverLedger) throws -> Void
@@ -81,11 +83,17 @@ final class SourceHandOverDriver: Sendable {
     func submit(_ input: Input) { pump.withLock { $0 }?.submit(input) }
     func submit(_ event: SourceHandOver.Event) { submit(.event(event)) }
 
+    /// Puts a person's wish, and returns when it was granted or not (`refusedWish`).
+    func wish(_ event: SourceHandOver.Event) {
+        situation.update { $0.refusedWish = nil }
+        pump.withLock { $0 }?.submitAndWait(.event(event))
+    }
+
     /// Sends the captured state, section by section.
     func sendState(_ sections: [StateSection]) { link.send(sections.map { .state($0) }) }
 
     /// What the destination shows to people.
-    func sendProgress(_ progress: ProgressRecord) { link.send(.progress(progress)) }
+    func sendProgress(_ progress: ProgressRecord) { link.send(.clock(HostClock.record), .progress(progress)) }
 
     func sendDigest(_ digest: DigestRecord) { link.send(.digest(digest)) }
 
@@ -98,6 +106,9 @@ final class SourceHandOverDriver: Sendable {
         }?.end()
         link.end(because: TransportError(.shutDown, "the migration is over"))
     }
+
+    /// What a person may choose from, in doubt.
+    var choices: HandOverChoices? { handOver.withLock { $0.choices } }
 
     // MARK: - Events in
 
@@ -186,9 +197,20 @@ final class SourceHandOverDriver: Sendable {
         }
     }
 
+    /// Runs `body` while the VM stands still for an attempt: it is not resumed before `body` has returned.
+    func whileStopped<R>(_ body: () throws -> R) throws -> R {
+        try capturing.withLock { _ in
+            guard handOver.withLock({ $0.phase }) == .sending else {
+                throw MigrationError(.failed, "the attempt was given up meanwhile")
+            }
+            return try body()
+        }
+    }
+
     private func resume() {
         do {
-            _ = try machine.resume()
+            // An ioctl on a vCPU that runs waits until it leaves the guest, which may be never.
+            _ = try capturing.withLock { _ in try machine.resume() }
             stamps.withLock { $0.resumed = .now }
         } catch {
             // It was paused a moment ago by the same hands; it stays stopped, whole, and says so.
@@ -197,6 +219,7 @@ final class SourceHandOverDriver: Sendable {
     }
 
     private func send(_ message: HandOverMessage) {
+        if case .alive = message.body { return link.sendUnlessBusy(.handover(message)) }
         stamps.withLock { stamps in
             switch message.body {
             case .final: stamps.finalSaid = .now

@@ -66,8 +66,10 @@ struct SourceSession {
     }
 
     /// Opens lane `index`.
+    /// - Parameter stall: a destination that takes no page, or does not say that it has them, for so long is stuck, even
+    ///   if its control connection says that it lives.
     func openLane(
-        _ index: Int, to destination: Endpoint, context: LaneContext, recorder: StreamRecorder?
+        _ index: Int, to destination: Endpoint, context: LaneContext, recorder: StreamRecorder?, stall: Duration
     ) throws -> SourceLane {
         let connection = try Connection.connect(to: destination)
         connection.setLaneBuffers()
@@ -75,7 +77,8 @@ struct SourceSession {
         let greeting = LaneGreeting(session: identifier, lane: UInt16(index), secret: laneSecret)
         let lane = try SourceLane(
             index: index, connection: connection, greeting: greeting, context: context, recorder: recorder)
-        connection.setReadTimeout(nil)
+        connection.setReadTimeout(stall)
+        connection.setWriteTimeout(stall)
         return lane
     }
 }

@@ -1,6 +1,21 @@
 /// What a person's answer costs, in words to be shown before it is given (`migratectl resolve`).
 
+/// What each decision would cost now.
+public struct HandOverChoices: Codable, Hashable, Sendable {
+    /// This side is the VM from now on.
+    public var keep: String
+    /// This side's copy is dropped.
+    public var discard: String
+}
+
 extension SourceHandOver {
+    /// What a person may choose from; nil while there is nothing to decide.
+    var choices: HandOverChoices? {
+        guard mayBeResolved else { return nil }
+        return HandOverChoices(
+            keep: cost(of: .runHere(otherSideIsDead: true)), discard: cost(of: .dropHere(copyMayBeLost: true)))
+    }
+
     /// What `resolve` would cost here now.
     public func cost(of resolution: HandOverResolution) -> String {
         switch resolution {
@@ -36,6 +51,13 @@ extension SourceHandOver {
 }
 
 extension DestinationHandOver {
+    /// What a person may choose from; nil while there is nothing to decide.
+    var choices: HandOverChoices? {
+        guard mayBeResolved else { return nil }
+        return HandOverChoices(
+            keep: cost(of: .runHere(otherSideIsDead: true)), discard: cost(of: .dropHere(copyMayBeLost: true)))
+    }
+
     /// What `resolve` would cost here now.
     public func cost(of resolution: HandOverResolution) -> String {
         switch resolution {

@@ -59,7 +59,10 @@ final class DestinationLane: @unchecked Sendable {
     /// - Throws: what ended the lane, or that pages came behind the marker; nil when `isCancelled` says so.
     func close(atEpoch epoch: UInt64, isCancelled: @Sendable () -> Bool) throws -> DigestShare? {
         while !isCancelled() {
-            let share: DigestShare? = try monitor.wait(until: .now + .milliseconds(100)) { state in
+            let share: DigestShare?? = try monitor.wait(until: .now + .milliseconds(100)) { state in
+                // Asked under the lane's own lock: an attempt is called off before the lanes are opened again, and none
+                // may be closed after that.
+                if isCancelled() { return .some(nil) }
                 if let failure = state.failure { throw failure }
                 guard state.epoch >= epoch else {
                     guard !state.hasEnded else { throw self.connection.endOfInput() }

@@ -102,13 +102,23 @@ final class SourceLane: @unchecked Sendable {
         if let failure, let failure { throw failure }
     }
 
+    /// As `finishPass`, for `timeout` at most; false if the pass goes on.
+    func finishPass(within timeout: Duration) throws -> Bool {
+        let failure: (any Error)?? = monitor.wait(until: .now + timeout) { state in
+            state.isBusy ? nil : .some(state.failure)
+        }
+        guard let failure else { return false }
+        if let failure { throw failure }
+        return true
+    }
+
     /// Runs a pass on the caller's thread, while the lane's own thread is idle: a small one is over sooner than the
     /// thread would have woken up.
     func runHere(_ pass: LanePass) throws { try run(pass) }
 
     /// Waits until the destination has seen `epoch`: every page before it is in its memory.
     func awaitSeen(epoch: UInt64) throws {
-        switch try reader.next() {
+        switch try nextAnswer() {
         case .record(.epochSeen(let seen)):
             guard !unseen.isEmpty, seen == unseen.removeFirst(), seen.epoch == epoch else {
                 throw StreamError(
@@ -117,6 +127,20 @@ final class SourceLane: @unchecked Sendable {
         case .record(.refusal(let refusal)): throw refusal
         case nil: throw connection.endOfInput()
         default: throw StreamError(.unexpected, "the destination sent something else than EPOCH-SEEN on lane \(index)")
+        }
+    }
+
+    /// The next record, for as long as the destination still takes what was sent: a slow link is no stuck one.
+    private func nextAnswer() throws -> IncomingRecord? {
+        var unsent = connection.unsentByteCount
+        while true {
+            do {
+                return try reader.next()
+            } catch let error as TransportError where error.code == .timedOut {
+                let now = connection.unsentByteCount
+                guard now < unsent else { throw error }
+                unsent = now
+            }
         }
     }
 

@@ -107,8 +107,14 @@ public protocol MigratableMachine: AnyObject, Sendable {
 
     /// Of a paused VM. May write guest memory (the dirty tracker sees it).
     func captureState() throws -> [StateSection]
-    /// Into a VM that has not run. May write guest memory.
-    func restoreState(_ sections: [StateSection]) throws
+    /// Into a VM that has not run. May write guest memory. `clockOffset` is this host's CLOCK_REALTIME minus that of the
+    /// host where the state was captured, in nanoseconds: the guest's clock goes on by the time that has passed.
+    func restoreState(_ sections: [StateSection], clockOffset: Int64) throws
+}
+
+extension MigratableMachine {
+    /// Restores what was captured on this host.
+    public func restoreState(_ sections: [StateSection]) throws { try restoreState(sections, clockOffset: 0) }
 }
 
 /// Makes the VM that a receiver will run, from the configuration that came over the wire.

@@ -222,8 +222,8 @@ extension GiveUpReason: CustomStringConvertible {
             "the guest dirties \(Self.rate(dirtyRate)), \(Self.rate(goodput)) are moved, "
             + "and stopping it now would take \(Self.milliseconds(now)) (at best \(Self.milliseconds(best)))"
         return switch code {
-        case .outOfTime: "the time limit is used up: \(rates); allow more downtime, more time, or throttling"
-        case .noProgress: "more rounds do not help: \(rates); allow more downtime or throttling"
+        case .outOfTime: "the time limit is used up: \(rates); allow more downtime or more time"
+        case .noProgress: "more rounds do not help: \(rates); allow more downtime"
         }
     }
 

@@ -98,6 +98,11 @@ public struct MigrationReport: Codable, Equatable, Sendable {
     public var digest: String?
     /// Mean over the whole migration, in bytes per second.
     public var bytesPerSecond: Double
+    /// Distinct memory that the guest wrote within the last seconds before the hand-over, in bytes; nil if no round
+    /// measured it.
+    public var workingSetBytes: UInt64?
+    /// What was worth telling when the state was captured.
+    public var warnings: [String] = []
 }
 
 /// A migration under way: what a line of progress shows.
@@ -124,6 +129,8 @@ public struct MigrationProgress: Codable, Equatable, Sendable {
     public var bytesPerSecond: Double
     /// Bytes per second that the guest dirtied in the last round.
     public var dirtyBytesPerSecond: Double
+    /// Distinct memory that the guest wrote within the last five to ten seconds of the migration, in bytes.
+    public var workingSetBytes: UInt64?
     /// What the model predicts for stopping now, in milliseconds.
     public var expectedDowntimeMilliseconds: Double?
     /// Why both sides stand still and what to do, if they do.

@@ -60,6 +60,11 @@ extension Record {
                 InspectedField("commit wait", "\(value.commitWait) ns"), InspectedField("run", "\(value.run) ns"),
                 InspectedField("first entry", "\(value.firstEntry) ns"),
             ]
+        case .clock(let value):
+            [
+                InspectedField("realtime", "\(value.realtimeNanoseconds) ns"),
+                InspectedField("boot", hexadecimal(value.boot)),
+            ]
         }
     }
 

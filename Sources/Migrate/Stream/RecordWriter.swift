@@ -65,6 +65,15 @@ final class RecordWriter: Sendable {
         }
     }
 
+    /// Sends a record that is worth sending only if nothing else is under way: what is under way says as much.
+    func sendUnlessBusy(_ record: Record) throws {
+        _ = try framer.withLockIfAvailable { framer in
+            let bytes = framer.frame(record)
+            try connection.write(bytes)
+            recorder?.append(bytes)
+        }
+    }
+
     /// Records sent so far.
     var recordCount: UInt64 { framer.withLock { $0.sequence } }
 }

@@ -19,6 +19,7 @@ public enum Record: Equatable, Sendable {
     case progress(ProgressRecord)
     case rejoin(SessionIdentifier)
     case timings(DestinationTimings)
+    case clock(ClockRecord)
 
     public var type: RecordType {
         switch self {
@@ -37,6 +38,7 @@ public enum Record: Equatable, Sendable {
         case .progress: .progress
         case .rejoin: .rejoin
         case .timings: .timings
+        case .clock: .clock
         }
     }
 
@@ -60,6 +62,7 @@ public enum Record: Equatable, Sendable {
         case .progress(let value): value.encode(into: &encoder)
         case .rejoin(let session): encoder.put(session)
         case .timings(let value): value.encode(into: &encoder)
+        case .clock(let value): value.encode(into: &encoder)
         }
         return encoder.bytes
     }
@@ -83,6 +86,7 @@ public enum Record: Equatable, Sendable {
         case .progress: self = .progress(try ProgressRecord(from: &decoder))
         case .rejoin: self = .rejoin(try decoder.session())
         case .timings: self = .timings(try DestinationTimings(from: &decoder))
+        case .clock: self = .clock(try ClockRecord(from: &decoder))
         case .pages:
             throw StreamError(.unexpected, "a PAGES record where none may stand", at: offset)
         }

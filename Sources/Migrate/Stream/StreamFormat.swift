@@ -54,11 +54,12 @@ public enum RecordType: UInt16, Sendable, CaseIterable {
     case progress = 25
     case rejoin = 26
     case timings = 27
+    case clock = 28
 
     /// Whether a reader that does not know the type may skip it.
     var isOptional: Bool {
         switch self {
-        case .progress, .timings: true
+        case .progress, .timings, .clock: true
         default: false
         }
     }
@@ -84,6 +85,7 @@ extension RecordType: CustomStringConvertible {
         case .progress: "PROGRESS"
         case .rejoin: "REJOIN"
         case .timings: "TIMINGS"
+        case .clock: "CLOCK"
         }
     }
 }

@@ -57,6 +57,12 @@ public final class Connection: ByteSource, Sendable {
         setTimeout(SO_SNDTIMEO, timeout)
     }
 
+    /// Bytes that were written and that the peer's kernel does not have yet.
+    var unsentByteCount: Int {
+        var count: CInt = 0
+        return unsafe ioctl(descriptor, UInt(TIOCOUTQ), &count) == 0 ? Int(count) : 0
+    }
+
     private func setTimeout(_ option: CInt, _ timeout: Duration?) {
         let parts = (timeout ?? .zero).components
         let microseconds = max(parts.attoseconds / 1_000_000_000_000, timeout != nil && parts.seconds == 0 ? 1 : 0)

@@ -21,6 +21,11 @@ extension Connection {
             // Linux bounds connect() by the send timeout.
             connection.setWriteTimeout(connectTimeout)
             let result = unsafe address.withPointer { unsafe Glibc.connect(descriptor, $0, $1) }
+            if result == 0, Self.isItsOwnPeer(descriptor) {
+                // The kernel chose the very port that nobody listens on: TCP connects to itself then.
+                lastError = ECONNREFUSED
+                continue
+            }
             if result == 0 {
                 connection.setWriteTimeout(nil)
                 connection.tune(address.family)
@@ -30,6 +35,21 @@ extension Connection {
         }
         let text = errorText(lastError)
         throw TransportError(.cannotConnect, "cannot connect to \(endpoint): \(text); is a receiver listening there?")
+    }
+
+    private static func isItsOwnPeer(_ descriptor: CInt) -> Bool {
+        func address(_ get: (CInt, UnsafeMutablePointer<sockaddr>, UnsafeMutablePointer<socklen_t>) -> CInt) -> [UInt8]?
+        {
+            var storage = sockaddr_storage()
+            var length = socklen_t(MemoryLayout<sockaddr_storage>.size)
+            let result = unsafe withUnsafeMutablePointer(to: &storage) { pointer in
+                unsafe pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) { unsafe get(descriptor, $0, &length) }
+            }
+            guard result == 0, storage.ss_family != sa_family_t(AF_UNIX) else { return nil }
+            return unsafe withUnsafeBytes(of: storage) { unsafe Array($0.prefix(Int(length))) }
+        }
+        guard let own = unsafe address(getsockname) else { return false }
+        return unsafe own == address(getpeername)
     }
 
     /// No delay for small records; a dead peer is noticed in seconds even if the liveness check cannot run.

@@ -7,7 +7,10 @@ import Glibc
 struct CancelCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "cancel", abstract: "End a migration; the VM runs on at its source.",
-        discussion: "Works on both sides, until the VM is given away. Returns when the migration has ended.")
+        discussion: """
+            Works on both sides, until the VM is given away. At the source it returns when the migration has ended; a
+            receiver is told, and its process ends.
+            """)
 
     @OptionGroup var vm: VMArgument
     @OptionGroup var output: OutputOptions
@@ -17,7 +20,12 @@ struct CancelCommand: ParsableCommand {
         let before = try client.migration()
         try client.cancelMigration()
         // A receiver ends with its migration, and then there is nobody to ask.
-        guard before.direction == .outgoing else { return }
+        guard before.direction == .outgoing else {
+            if output.json {
+                try Output.json(MigrationStatus(state: .cancelled, direction: before.direction, peer: before.peer))
+            }
+            return
+        }
         let last = try client.followMigration { _ in true }
         if output.json { try Output.json(last) }
         guard last.state == .cancelled else {

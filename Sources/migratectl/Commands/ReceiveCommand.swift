@@ -7,6 +7,7 @@ import Machine
 import Migrate
 import Synchronization
 import Units
+import VMState
 
 struct ReceiveCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
@@ -66,6 +67,7 @@ struct ReceiveCommand: ParsableCommand {
 
     func run() throws {
         let wanted = try name.map { try VMName($0) }
+        try VMStarter.checkKVM(host)
         let starter = try VMStarter(
             name: wanted ?? VMName(incoming: getpid()), host: host, guestName: VMProcess.unknownGuest)
         let process = starter.process
@@ -118,10 +120,13 @@ struct ReceiveCommand: ParsableCommand {
     private func receive(_ incoming: IncomingMigration, _ starter: VMStarter) {
         let process = starter.process
         do {
-            let (machine, report) = try incoming.run()
-            guard let machine = machine as? Machine else {
+            let (received, result) = try incoming.run()
+            guard let machine = received as? Machine else {
                 return process.end(.notReceived(.failure, "the VM that came is of no kind that runs here"))
             }
+            var report = result
+            report.warnings = machine.stateWarnings.map(\.description)
+            for warning in report.warnings { Output.note("migratectl: \(warning)") }
             process.state.withLock { state in
                 state.phase = .running
                 state.peer = report.peer
@@ -130,12 +135,23 @@ struct ReceiveCommand: ParsableCommand {
                     received: report)
             }
             process.noteMigrationEnd()
-            try process.adopt(machine)
+            // The VM runs here and nowhere else: from now on nothing may end this process but the VM's own end.
+            while true {
+                do {
+                    try process.adopt(machine)
+                    break
+                } catch {
+                    Output.note("migratectl: cannot watch the VM yet: \(error)")
+                    sleep(1)
+                }
+            }
             takeName(of: machine, process)
             starter.announce(machine)
-            try tell("running", process, received: report)
+            do { try tell("running", process, received: report) } catch { Output.note("migratectl: \(error)") }
             // The session is kept until the source knows that its copy is void.
             while !incoming.isSettled, process.state.withLock({ $0.end == nil }) { usleep(100_000) }
+            // When the process ends, its end sees to the source hearing that the VM had run.
+            guard process.state.withLock({ $0.end == nil }) else { return }
             incoming.close()
             // The session's tables and the listener's place are not kept for as long as the VM runs.
             process.state.withLock { state in

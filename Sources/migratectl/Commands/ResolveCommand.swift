@@ -12,7 +12,8 @@ struct ResolveCommand: ParsableCommand {
         discussion: """
             Both sides reconnect by themselves as soon as they can, and then nothing needs to be decided. Only if the other
             side is dead for good, and stays dead, may this side's copy run: two running copies of one VM destroy what they
-            share. If you drop this side's copy and the other one is gone as well, the VM is lost.
+            share. If you drop this side's copy and the other one is gone as well, the VM is lost. migratectl status says
+            what each decision would cost.
 
             If this side is the source, its process has died, and its last word is on record, finish says that word again:
             the VM then runs at the destination, which stood ready for it. That needs no decision.
@@ -66,10 +67,15 @@ struct ResolveCommand: ParsableCommand {
         let store = HandOverLedgerStore(directory: directory.path)
         let (ledgers, faults) = try store.readAll()
         for fault in faults { Output.note("migratectl: \(fault)") }
-        guard let ledger = ledgers.last(where: { $0.machine == vm.name }) else {
+        // A name can be on record several times: what its destination still has to hear counts most.
+        let own = ledgers.filter { $0.machine == vm.name }
+        let ranking: [HandOverLedger.Phase] = [.givenAway, .resolvedHere]
+        func rank(_ ledger: HandOverLedger) -> Int {
+            ledger.role == .source ? ranking.firstIndex(of: ledger.phase) ?? ranking.count : ranking.count
+        }
+        guard let ledger = own.min(by: { rank($0) < rank($1) }) else {
             throw CommandError(
-                .vmNotFound,
-                "No VM named \(vm.name) runs here, and no hand-over of one is on record.")
+                .vmNotFound, "No VM named \(vm.name) runs here, and no hand-over of one is on record.")
         }
         switch decision {
         case .keep:
@@ -83,25 +89,39 @@ struct ResolveCommand: ParsableCommand {
             try store.remove(ledger.role, ledger.session)
             Output.note("migratectl: the hand-over of \(vm.name) with \(ledger.peer) is forgotten")
         case .finish:
-            let recovery = try recovery(ledger, store)
-            do {
-                try recovery.finish(within: .seconds(10))
-            } catch let error as HandOverRecoveryError {
-                throw CommandError(error.code == .destinationLost ? .failure : .peerLost, error.message)
+            let equals = own.filter { rank($0) == rank(ledger) }
+            for (number, one) in equals.enumerated() {
+                do {
+                    try finish(one, store)
+                    break
+                } catch  where number + 1 < equals.count {
+                    // An old one, perhaps: the next may be the one that is waited for.
+                    Output.note("migratectl: \(error)")
+                }
             }
-            Output.note("\(vm.name) runs at \(ledger.peer)")
         }
         if output.json { try Output.json(Settled(name: vm.name, peer: ledger.peer, decision: decision.rawValue)) }
     }
 
-    private func recovery(_ ledger: HandOverLedger, _ store: HandOverLedgerStore) throws -> HandOverRecovery {
+    private func finish(_ ledger: HandOverLedger, _ store: HandOverLedgerStore) throws {
         do {
-            return try HandOverRecovery(ledger, logger: Logger(label: "migratectl")) { ledger in
-                if ledger.phase == .done { try store.remove(ledger.role, ledger.session) }
-            }
+            // What is recorded meanwhile is that it is done, and then nothing needs to be on record.
+            let recovery = try HandOverRecovery(ledger, logger: Logger(label: "migratectl")) { _ in }
+            try recovery.finish(within: .seconds(10))
         } catch let error as HandOverRecoveryError {
-            throw CommandError(.wrongState, error.message)
+            let status: ExitStatus =
+                switch error.code {
+                case .nothingToSay: .wrongState
+                case .peerLost: .peerLost
+                case .destinationLost: .failure
+                }
+            throw CommandError(status, error.message)
         }
+        try? store.remove(ledger.role, ledger.session)
+        Output.note(
+            ledger.phase == .givenAway
+                ? "migratectl: \(vm.name) runs at \(ledger.peer)"
+                : "migratectl: \(ledger.peer) has heard that its copy of \(vm.name) is void")
     }
 
     /// What `--json` prints of a hand-over whose process has died.

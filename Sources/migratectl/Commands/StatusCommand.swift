@@ -3,6 +3,7 @@
 import ArgumentParser
 import Control
 import FoundationEssentials
+import Migrate
 
 struct StatusCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
@@ -32,6 +33,10 @@ struct StatusCommand: ParsableCommand {
                 lines.append("            \(text)")
             }
             if let message = migration.message { lines.append("            \(message)") }
+            if let choices = migration.choices {
+                lines.append("  keep      \(choices.keep)")
+                lines.append("  discard   \(choices.discard)")
+            }
         }
         try Output.line(lines.joined(separator: "\n"))
     }

@@ -47,8 +47,11 @@ enum MigrationText {
             "pages          \(report.pagesSent) sent, \(report.pagesResent) of them again, \(report.pagesZero) zero or untouched, "
                 + "of \(report.pagesTotal)",
             "rounds         \(report.rounds.count), attempts \(report.attempts)",
+            "guest wrote    "
+                + (report.workingSetBytes.map { "\(Format.bytes($0)) of its memory meanwhile" } ?? "not measured"),
             "digest         " + (report.digest.map { "\($0), agreed by both sides" } ?? "not agreed"),
         ]
+        lines += report.warnings.map { "note           \($0)" }
         return lines.joined(separator: "\n")
     }
 

@@ -1,9 +1,11 @@
 /// Moving the VM that this process runs.
 
 import Control
-import Migrate
 import Logging
+import Machine
+import Migrate
 import Synchronization
+import VMState
 
 extension VMProcess {
     func startMigration(_ request: SendRequest) throws(ControlError) -> MigrationStatus {
@@ -30,6 +32,12 @@ extension VMProcess {
             return true
         }
         guard isFree else {
+            if state.withLock({ $0.outgoing })?.isKeptHere == true {
+                throw ControlError(
+                    .wrongState,
+                    "VM \(claim.name) was kept here in doubt, and its last destination has not heard so yet: it cannot "
+                        + "be moved before that.")
+            }
             throw ControlError(
                 .wrongState,
                 "VM \(claim.name) is being moved already: migratectl status \(claim.name) shows how far it is.")
@@ -44,7 +52,9 @@ extension VMProcess {
     }
 
     /// A migration is over.
-    private func finish(_ report: MigrationReport) {
+    private func finish(_ result: MigrationReport) {
+        var report = result
+        report.warnings += state.withLock { $0.machine }?.stateWarnings.map(\.description) ?? []
         let peer = state.withLock { state in
             let limits = state.outgoing.map { MigrationLimitsPayload($0.limits) }
             let progress = state.outgoing?.progress
@@ -59,7 +69,8 @@ extension VMProcess {
         switch report.outcome {
         case .completed: end(.moved(to: peer))
         case .droppedHere: end(.dropped)
-        case .resolvedHere: break
+        // The other side has heard it: nothing is left to say.
+        case .resolvedHere: forgetLedger(session: report.session)
         default:
             forgetLedger(session: report.session)
             logger.notice("the VM runs on here: \(report.error ?? report.outcome.rawValue)")
@@ -70,15 +81,24 @@ extension VMProcess {
         state.withLock { state in
             if let outgoing = state.outgoing {
                 let progress = outgoing.progress
+                if outgoing.isKeptHere {
+                    return MigrationStatus(
+                        state: .resolvedHere, direction: .outgoing, peer: state.peer,
+                        message:
+                            "the VM was kept here; the other side has not heard so yet, and is dialled until it has",
+                        progress: progress)
+                }
                 return MigrationStatus(
                     state: progress.phase == .doubt ? .doubt : .active, direction: .outgoing, peer: state.peer,
-                    message: progress.doubt, limits: MigrationLimitsPayload(outgoing.limits), progress: progress)
+                    message: progress.doubt, choices: outgoing.choices, limits: MigrationLimitsPayload(outgoing.limits),
+                    progress: progress)
             }
-            if let incoming = state.incoming, state.machine == nil || !incoming.isSettled, state.phase == .receiving {
-                let progress = incoming.progress
+            let incomingProgress = state.incoming?.progress
+            if let incoming = state.incoming, state.phase == .receiving || incomingProgress?.doubt != nil {
+                let progress = incomingProgress
                 return MigrationStatus(
                     state: progress?.doubt == nil ? .active : .doubt, direction: .incoming, peer: state.peer,
-                    message: progress?.doubt, receiving: progress)
+                    message: progress?.doubt, choices: incoming.choices, receiving: progress)
             }
             return state.last
         }

@@ -151,12 +151,20 @@ final class VMProcess: ControlledVM {
 
     func resume() throws(ControlError) {
         let machine = try machine(in: .paused, "resume")
+        // The hand-over may have stopped it, too: it must not run while the other side may.
+        if state.withLock({ $0.incoming })?.choices != nil {
+            throw ControlError(
+                .wrongState,
+                "VM \(claim.name) stands still until its hand-over is decided: migratectl status \(claim.name) says why."
+            )
+        }
         do { _ = try machine.resume() } catch { throw ControlError(.wrongState, "\(error)") }
         state.withLock { if $0.phase == .paused { $0.phase = .running } }
     }
 
     func stop() throws(ControlError) {
         let (outgoing, incoming, phase) = state.withLock { ($0.outgoing, $0.incoming, $0.phase) }
+        // A VM that a person has kept here is nobody else's; what was decided stays on record.
         if let outgoing, migration().state.isUnderWay, !outgoing.cancel() {
             throw ControlError(
                 .wrongState,
@@ -185,12 +193,12 @@ final class VMProcess: ControlledVM {
 
     /// The machine, if the VM is in the state that a call needs.
     func machine(in phase: VMStatus.State, _ purpose: String) throws(ControlError) -> Machine {
-        let (machine, now, isMoving) = state.withLock { ($0.machine, $0.phase, $0.outgoing != nil) }
+        let (machine, now, outgoing) = state.withLock { ($0.machine, $0.phase, $0.outgoing) }
         guard let machine, now == phase else {
             throw ControlError(
                 .wrongState, "Cannot \(purpose): VM \(claim.name) is \(now.rawValue), not \(phase.rawValue).")
         }
-        if isMoving, purpose == "pause" {
+        if let outgoing, !outgoing.isKeptHere, purpose == "pause" {
             throw ControlError(
                 .wrongState,
                 "Cannot pause: VM \(claim.name) is being moved. Cancel that first: migratectl cancel \(claim.name)")

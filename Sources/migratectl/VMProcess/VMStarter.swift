@@ -39,12 +39,21 @@ final class VMStarter: Sendable {
         server = try ControlServer(claim: claim, vm: process)
     }
 
+    /// Checks that VMs can run here at all, for those who do not make one yet.
+    static func checkKVM(_ arguments: HostArguments) throws {
+        do { _ = try KVMSystem(path: arguments.kvmPath) } catch { throw noKVM(error) }
+    }
+
+    private static func noKVM(_ error: KVMError) -> CommandError {
+        CommandError(.noKVM, "\(error). What this host lacks, and how to get it: migratectl doctor")
+    }
+
     /// Makes the machine, and turns what the libraries throw into one line and an exit code.
     func makeMachine(_ make: (HostOptions) throws -> Machine) throws -> Machine {
         do {
             return try make(host)
         } catch let error as KVMError where error.subject == arguments.kvmPath {
-            throw CommandError(.noKVM, "\(error). What this host lacks, and how to get it: migratectl doctor")
+            throw Self.noKVM(error)
         } catch let error as MachineError where error.code == .invalidOptions {
             throw CommandError(.usage, error.message)
         } catch {

@@ -242,5 +242,7 @@ final class LargeStateMachine: MigratableMachine {
         try inner.captureState()
             + (0..<8).map { StateSection(name: "big.\($0)", version: 1, bytes: Array(repeating: 7, count: 8 << 20)) }
     }
-    func restoreState(_ sections: [StateSection]) throws { try inner.restoreState(sections) }
+    func restoreState(_ sections: [StateSection], clockOffset: Int64) throws {
+        try inner.restoreState(sections, clockOffset: clockOffset)
+    }
 }

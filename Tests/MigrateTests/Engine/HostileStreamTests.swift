@@ -102,6 +102,20 @@ extension HostileTests {
             }
         }
 
+        /// A destination that says that it lives, and takes nothing more on a lane, or does not answer there.
+        @Test(.timeLimit(.minutes(2)), arguments: [Flow.Direction.toDestination, .toSource])
+        func aStuckLaneIsNoticed(_ direction: Flow.Direction) async throws {
+            try await hostile {
+                let ending = try Hostile.move(lanes: 2, machine: Hostile.source(mebibytes: 24, share: 0.9)) { here in
+                    guard here.connection == 1, here.direction == direction else { return nil }
+                    // Behind the lane's opening.
+                    return ByteMangler.end(at: direction == .toSource ? 100 : 500_000, freezes: true)
+                }
+                Hostile.verify(ending, "stuck")
+                check(ending.report.outcome == .peerLost, "\(ending.report.outcome) \(ending.report.error ?? "")")
+            }
+        }
+
         @Test(.timeLimit(.minutes(2))) func oneByteAtATimeIsSlowButRight() async throws {
             try await hostile {
                 let ending = try Hostile.move(lanes: 1, machine: Hostile.source(mebibytes: 2, share: 0)) { _ in

@@ -47,6 +47,7 @@ import Units
                     round: UInt32(truncatingIfNeeded: word()), pagesSent: word(), pagesTotal: word(),
                     bytesPerSecond: word())),
             .rejoin(session),
+            .clock(ClockRecord(realtimeNanoseconds: word(), boot: bytes(16))),
             .timings(
                 DestinationTimings(lastPage: word(), load: word(), commitWait: word(), run: word(), firstEntry: word())),
         ]

@@ -73,7 +73,6 @@ final class ModelMachine: MigratableMachine, @unchecked Sendable {
         for page in 0..<pages where resident[page] & 1 != 0 { words[page / 64] |= 1 << UInt64(page % 64) }
     }
 
-
     func pause() throws -> UInt64 {
         stops.store(true, ordering: .releasing)
         thread?.join()
@@ -100,7 +99,7 @@ final class ModelMachine: MigratableMachine, @unchecked Sendable {
         ]
     }
 
-    func restoreState(_ sections: [StateSection]) throws {
+    func restoreState(_ sections: [StateSection], clockOffset: Int64) throws {
         if let restoreFailure { throw restoreFailure }
         guard sections.count == 1, sections[0].name == "model", sections[0].bytes.count == 8 else {
             throw Refusal(.incompatible, "this is not the state of a model")
