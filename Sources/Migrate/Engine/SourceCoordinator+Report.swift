@@ -25,7 +25,8 @@ extension SourceCoordinator {
             downtimeBytes: downtimeBytes,
             digest: outcome == .completed ? agreedDigest.map { "0x" + String($0.rawValue, radix: 16) } : nil,
             bytesPerSecond: elapsed > .zero ? Double(counts.bytes) / elapsed.inSeconds : 0,
-            workingSetBytes: migration.meter.workingSetBytes, warnings: recordingFailures)
+            workingSetBytes: migration.meter.workingSetBytes,
+            warnings: recordingFailures.isEmpty ? nil : recordingFailures)
     }
 
     /// Fills the phases that only the instants of both sides give, and returns the blackout in milliseconds.

@@ -101,8 +101,8 @@ public struct MigrationReport: Codable, Equatable, Sendable {
     /// Distinct memory that the guest wrote within the last seconds before the hand-over, in bytes; nil if no round
     /// measured it.
     public var workingSetBytes: UInt64?
-    /// What was worth telling when the state was captured.
-    public var warnings: [String] = []
+    /// What was worth telling when the state was captured; nil if nothing was.
+    public var warnings: [String]?
 }
 
 /// A migration under way: what a line of progress shows.

@@ -28,6 +28,6 @@ public struct ReceiveReport: Codable, Equatable, Sendable {
     public var runMilliseconds: Double
     public var pagesReceived: UInt64
     public var bytesReceived: UInt64
-    /// What was worth telling when the state was restored.
-    public var warnings: [String] = []
+    /// What was worth telling when the state was restored; nil if nothing was.
+    public var warnings: [String]?
 }

@@ -125,8 +125,9 @@ struct ReceiveCommand: ParsableCommand {
                 return process.end(.notReceived(.failure, "the VM that came is of no kind that runs here"))
             }
             var report = result
-            report.warnings = machine.stateWarnings.map(\.description)
-            for warning in report.warnings { Output.note("migratectl: \(warning)") }
+            let warnings = machine.stateWarnings.map(\.description)
+            for warning in warnings { Output.note("migratectl: \(warning)") }
+            if !warnings.isEmpty { report.warnings = warnings }
             process.state.withLock { state in
                 state.phase = .running
                 state.peer = report.peer

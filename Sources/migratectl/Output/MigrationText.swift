@@ -51,7 +51,7 @@ enum MigrationText {
                 + (report.workingSetBytes.map { "\(Format.bytes($0)) of its memory meanwhile" } ?? "not measured"),
             "digest         " + (report.digest.map { "\($0), agreed by both sides" } ?? "not agreed"),
         ]
-        lines += report.warnings.map { "note           \($0)" }
+        lines += (report.warnings ?? []).map { "note           \($0)" }
         return lines.joined(separator: "\n")
     }
 

@@ -54,7 +54,8 @@ extension VMProcess {
     /// A migration is over.
     private func finish(_ result: MigrationReport) {
         var report = result
-        report.warnings += state.withLock { $0.machine }?.stateWarnings.map(\.description) ?? []
+        let found = state.withLock { $0.machine }?.stateWarnings ?? []
+        if !found.isEmpty { report.warnings = (report.warnings ?? []) + found.map(\.description) }
         let peer = state.withLock { state in
             let limits = state.outgoing.map { MigrationLimitsPayload($0.limits) }
             let progress = state.outgoing?.progress

@@ -15,17 +15,23 @@ extension HostileTests {
                 peer: peer.description)
         }
 
+        /// A destination that stands ready, and whose source is gone.
+        private func readyDestination() throws -> ForgedSource {
+            let source = try ForgedSource()
+            let lanes = try [source.lane(0), source.lane(1)]
+            for lane in lanes { lane.socket.send(lane.forge.epoch(1, pages: 0, zeroPages: 0)) }
+            source.control.send(source.forge.state("model", [42, 0, 0, 0, 0, 0, 0, 0]))
+            source.control.send(source.forge.digest(ForgedSource.zeroDigest, pages: 1280, epoch: 1))
+            source.say(.final(.preCopy), digest: ForgedSource.zeroDigest)
+            _ = try require(source.next(23))
+            source.control.hangUp()
+            return source
+        }
+
         /// The source gave its VM away and died before COMMIT was heard: a tool says it again, and the VM runs.
         @Test(.timeLimit(.minutes(2))) func commitIsSaidForADeadSource() async throws {
             try await hostile {
-                let source = try ForgedSource()
-                let lanes = try [source.lane(0), source.lane(1)]
-                for lane in lanes { lane.socket.send(lane.forge.epoch(1, pages: 0, zeroPages: 0)) }
-                source.control.send(source.forge.state("model", [42, 0, 0, 0, 0, 0, 0, 0]))
-                source.control.send(source.forge.digest(ForgedSource.zeroDigest, pages: 1280, epoch: 1))
-                source.say(.final(.preCopy), digest: ForgedSource.zeroDigest)
-                _ = try require(source.next(23))
-                source.control.hangUp()
+                let source = try readyDestination()
                 check(source.receiving.machine?.isRunning == false)
 
                 let written = Recorded()
@@ -37,6 +43,20 @@ extension HostileTests {
                 check(source.receiving.machine?.isRunning == true, "\(source.receiving.log.text)")
                 check(source.receiving.machine?.counter == 42)
                 check(written.phases == [.done], "\(written.phases)")
+                source.receiving.end()
+            }
+        }
+
+        /// A person kept the VM at the source, whose process has died since: the destination hears that its copy is void.
+        @Test(.timeLimit(.minutes(2))) func voidIsSaidForADeadSource() async throws {
+            try await hostile {
+                let source = try readyDestination()
+                let recovery = try HandOverRecovery(
+                    ledger(.resolvedHere, peer: source.receiving.endpoint), timeouts: Hostile.timeouts,
+                    logger: source.receiving.log.logger
+                ) { _ in }
+                try recovery.finish(within: .seconds(20))
+                check(source.receiving.machine?.isRunning == false, "\(source.receiving.log.text)")
                 source.receiving.end()
             }
         }
@@ -87,7 +107,7 @@ extension HostileTests {
                 } catch let error as HandOverRecoveryError {
                     check(error.code == .peerLost && error.message.contains("was not reached"), "\(error)")
                 }
-                for phase in [HandOverLedger.Phase.takenBack, .resolvedHere, .done, .void] {
+                for phase in [HandOverLedger.Phase.takenBack, .done, .void] {
                     check(
                         (try? HandOverRecovery(ledger(phase, peer: receiving.endpoint), logger: logger) { _ in }) == nil
                     )
