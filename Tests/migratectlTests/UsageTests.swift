@@ -14,7 +14,7 @@ import Testing
         ["receive", "--listen", "0.0.0.0:1"], ["receive", "--listen", "[::]:1"],
         ["receive", "--listen", "192.0.2.1:1"],
         ["receive", "--listen", "70000"], ["receive", "--listen", "unix:"],
-        ["receive", "--listen", "1", "--name", "../x"],
+        ["receive", "--listen", "1", "--name", "../x"], ["receive", "--listen", "1", "--preallocate", "3M"],
         ["send", "a"], ["send", "a", "--to", "nowhere"], ["send", "a", "--to", "h:1", "--lanes", "17"],
         ["send", "a", "--to", "h:1", "--max-downtime", "20"], ["send", "a", "--to", "h:1", "--max-downtime", "0ms"],
         ["send", "a", "--to", "h:1", "--max-bandwidth", "1"], ["send", "a", "--to", "h:1", "--policy", "best"],
@@ -59,7 +59,8 @@ import Testing
         ["status", "ghost"], ["pause", "ghost"], ["resume", "ghost"], ["stop", "ghost"], ["console", "ghost"],
         ["report", "ghost"], ["cancel", "ghost"], ["set", "ghost", "--max-time", "1s"],
         ["send", "ghost", "--to", "h:1"],
-        ["resolve", "ghost", "keep", "--i-know-the-other-side-is-dead"],
+        ["resolve", "ghost", "keep", "--i-know-the-other-side-is-dead"], ["resolve", "ghost", "finish"],
+        ["report", "ghost", "--verify"],
     ])
     func knowsNoSuchVM(_ arguments: [String]) throws {
         let result = try Tool().start(arguments).wait()

@@ -51,6 +51,9 @@ struct ReceiveCommand: ParsableCommand {
         } catch let error as ControlError {
             throw ValidationError(error.message)
         }
+        if let preallocate, let problem = GuestMemoryLayout.problem(with: preallocate) {
+            throw ValidationError("--preallocate: \(problem).")
+        }
         if output.json, host.serial == .stdio {
             throw ValidationError("Both --json and --serial stdio want standard output.")
         }

@@ -32,7 +32,8 @@ struct ReportCommand: ParsableCommand {
         do {
             let bytes = try vm.client().guestReport(request)
             try show(try ControlJSON.decode(SelfTestReport.self, from: bytes), note: nil)
-        } catch let error as ControlError where error.code == .vmNotFound {
+        } catch let error as ControlError where error.code == .vmNotFound && !verify && !resetGaps {
+            // What a process left behind answers no order to the guest.
             let path = try RuntimeDirectory.standard().reportPath(of: VMName(existing: vm.name))
             guard let data = try? Data(contentsOf: URL(filePath: path)) else { throw error }
             let left = try ControlJSON.decode(ProcessReport.self, from: Array(data))
