@@ -13,11 +13,12 @@ public final class MachineReserve: Sendable {
     public let memory: ByteCount
     private let chassis: Mutex<Chassis?>
 
-    /// Makes `memory` resident; whole huge pages where the backing and the host allow.
+    /// Makes `memory` resident; whole huge pages where the backing and the host allow. Stops early, with the rest to be
+    /// found later, once `isCancelled` is true: much memory takes its time.
     ///
     /// - Throws: `MachineError` when no machine can have that much RAM, or this host has not that much to give;
     ///   `KVMError` when the kernel refuses.
-    public init(memory: ByteCount, host: HostOptions) throws {
+    public init(memory: ByteCount, host: HostOptions, isCancelled: () -> Bool = { false }) throws {
         if let problem = GuestMemoryLayout.problem(with: memory) { throw MachineError(.invalidOptions, problem) }
         if let room = HostMemory.available(for: host.memoryBacking), memory.rawValue > room {
             let text = HostMemory.shortage(of: memory.rawValue, room: room, backing: host.memoryBacking)
@@ -25,7 +26,7 @@ public final class MachineReserve: Sendable {
         }
         let made = try Chassis(
             layout: GuestMemoryLayout.regions(for: memory), system: KVMSystem(path: host.kvmPath), host: host)
-        try made.ram.populate()
+        try made.ram.populate(isCancelled: isCancelled)
         self.memory = memory
         chassis = Mutex(made)
     }

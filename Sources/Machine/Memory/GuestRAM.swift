@@ -105,7 +105,7 @@ final class GuestRAM: Sendable {
     }
 
     /// Makes all of it resident, in huge pages where the backing and the host allow.
-    func populate() throws(KVMError) {
-        for region in regions { try region.memory.populate() }
+    func populate(isCancelled: () -> Bool) throws(KVMError) {
+        for region in regions { try region.memory.populate(isCancelled: isCancelled) }
     }
 }

@@ -194,7 +194,7 @@ extension SourceCoordinator {
             switch next {
             case .sendLastPages(let attempt):
                 do {
-                    driver.submit(.lastPagesSent(attempt, try sendLastPages()))
+                    driver.submit(.lastPagesSent(attempt, try sendLastPages(driver)))
                 } catch {
                     logger.info("the last pages could not be sent: \(error)")
                     driver.submit(.lastPagesFailed(attempt))
@@ -215,7 +215,7 @@ extension SourceCoordinator {
     }
 
     /// The VM stands still: state, last pages, digest.
-    private func sendLastPages() throws -> MemoryDigest {
+    private func sendLastPages(_ driver: SourceHandOverDriver) throws -> MemoryDigest {
         let begun = MonotonicInstant.now
         let before = totals
         try harvest()
@@ -225,7 +225,7 @@ extension SourceCoordinator {
         if early { for lane in lanes { lane.begin(LanePass(pages: pending, findsHoles: false, isPaused: true)) } }
         let logged = MonotonicInstant.now
         let machine = migration.machine
-        let state = Result { try driver?.whileStopped { try machine.captureState() } ?? [] }
+        let state = Result { try driver.whileStopped { try machine.captureState() } }
         let captured = MonotonicInstant.now
         if early {
             var failure: (any Error)?
@@ -238,10 +238,10 @@ extension SourceCoordinator {
         let sections = try state.get()
         // Draining devices and capturing writes to guest memory too (DESIGN section 10): look again.
         try harvest()
-        driver?.sendState(sections)
+        driver.sendState(sections)
         try pass(findsHoles: false, isPaused: true, pages: pendingPages)
         let digest = hashes.digest(lanes.map { $0.currentProgress.share })
-        driver?.sendDigest(DigestRecord(digest: digest, pageCount: hashes.pageCount, epoch: epoch))
+        driver.sendDigest(DigestRecord(digest: digest, pageCount: hashes.pageCount, epoch: epoch))
         agreedDigest = digest
         let sent = MonotonicInstant.now
         downtimeBytes = totals.bytes - before.bytes

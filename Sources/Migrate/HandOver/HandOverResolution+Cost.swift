@@ -6,15 +6,16 @@ public struct HandOverChoices: Codable, Hashable, Sendable {
     public var keep: String
     /// This side's copy is dropped.
     public var discard: String
+
+    init(_ cost: (HandOverResolution) -> String) {
+        keep = cost(.runHere(otherSideIsDead: true))
+        discard = cost(.dropHere(copyMayBeLost: true))
+    }
 }
 
 extension SourceHandOver {
     /// What a person may choose from; nil while there is nothing to decide.
-    var choices: HandOverChoices? {
-        guard mayBeResolved else { return nil }
-        return HandOverChoices(
-            keep: cost(of: .runHere(otherSideIsDead: true)), discard: cost(of: .dropHere(copyMayBeLost: true)))
-    }
+    var choices: HandOverChoices? { mayBeResolved ? HandOverChoices(cost(of:)) : nil }
 
     /// What `resolve` would cost here now.
     public func cost(of resolution: HandOverResolution) -> String {
@@ -52,11 +53,7 @@ extension SourceHandOver {
 
 extension DestinationHandOver {
     /// What a person may choose from; nil while there is nothing to decide.
-    var choices: HandOverChoices? {
-        guard mayBeResolved else { return nil }
-        return HandOverChoices(
-            keep: cost(of: .runHere(otherSideIsDead: true)), discard: cost(of: .dropHere(copyMayBeLost: true)))
-    }
+    var choices: HandOverChoices? { mayBeResolved ? HandOverChoices(cost(of:)) : nil }
 
     /// What `resolve` would cost here now.
     public func cost(of resolution: HandOverResolution) -> String {

@@ -95,16 +95,12 @@ final class SourceLane: @unchecked Sendable {
         }
     }
 
-    /// Waits for the end of the pass.
+    /// Waits for the end of the pass, for `timeout` at most (for ever without one).
+    /// - Returns: false if the pass goes on.
     /// - Throws: what made it fail; the lane is of no use then.
-    func finishPass() throws {
-        let failure: (any Error)?? = monitor.wait { state in state.isBusy ? nil : .some(state.failure) }
-        if let failure, let failure { throw failure }
-    }
-
-    /// As `finishPass`, for `timeout` at most; false if the pass goes on.
-    func finishPass(within timeout: Duration) throws -> Bool {
-        let failure: (any Error)?? = monitor.wait(until: .now + timeout) { state in
+    @discardableResult
+    func finishPass(within timeout: Duration? = nil) throws -> Bool {
+        let failure: (any Error)?? = monitor.wait(until: timeout.map { .now + $0 }) { state in
             state.isBusy ? nil : .some(state.failure)
         }
         guard let failure else { return false }

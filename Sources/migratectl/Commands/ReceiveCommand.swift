@@ -77,10 +77,17 @@ struct ReceiveCommand: ParsableCommand {
         let reserve: MachineReserve?
         let listener: Listener
         do {
-            reserve = try preallocate.map { try MachineReserve(memory: $0, host: starter.host) }
+            reserve = try preallocate.map { size in
+                try MachineReserve(memory: size, host: starter.host) { process.state.withLock { $0.end != nil } }
+            }
         } catch {
             starter.abandon()
             throw CommandError(.failure, "cannot preallocate memory: \(error)")
+        }
+        // Touching memory takes its time, and a signal may have come meanwhile.
+        guard process.state.withLock({ $0.end == nil }) else {
+            starter.abandon()
+            throw CommandError(.cancelled, "the receiver was stopped before a VM came")
         }
         do { listener = try Self.makeListener(VMProcess.endpoint(listen)) } catch {
             starter.abandon()
@@ -151,7 +158,9 @@ struct ReceiveCommand: ParsableCommand {
             }
             takeName(of: machine, process)
             starter.announce(machine)
-            do { try tell("running", process, received: report) } catch { Output.note("migratectl: \(error)") }
+            do { try tell("running", process, received: report) } catch {
+                Output.note("migratectl: standard output takes nothing more; the VM runs on")
+            }
             // The session is kept until the source knows that its copy is void.
             while !incoming.isSettled, process.state.withLock({ $0.end == nil }) { usleep(100_000) }
             // When the process ends, its end sees to the source hearing that the VM had run.

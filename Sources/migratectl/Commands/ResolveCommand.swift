@@ -89,18 +89,18 @@ struct ResolveCommand: ParsableCommand {
             try store.remove(ledger.role, ledger.session)
             Output.note("migratectl: the hand-over of \(vm.name) with \(ledger.peer) is forgotten")
         case .finish:
-            let equals = own.filter { rank($0) == rank(ledger) }
-            for (number, one) in equals.enumerated() {
-                do {
-                    try finish(one, store)
-                    break
-                } catch  where number + 1 < equals.count {
-                    // An old one, perhaps: the next may be the one that is waited for.
-                    Output.note("migratectl: \(error)")
-                }
-            }
+            try finishOne(of: own.filter { rank($0) == rank(ledger) }, store)
         }
         if output.json { try Output.json(Settled(name: vm.name, peer: ledger.peer, decision: decision.rawValue)) }
+    }
+
+    /// Finishes the first that can be: an old one may stand before the one that is waited for.
+    private func finishOne(of ledgers: [HandOverLedger], _ store: HandOverLedgerStore) throws {
+        var failure: (any Error)?
+        for ledger in ledgers {
+            do { return try finish(ledger, store) } catch { failure = failure ?? error }
+        }
+        if let failure { throw failure }
     }
 
     private func finish(_ ledger: HandOverLedger, _ store: HandOverLedgerStore) throws {
