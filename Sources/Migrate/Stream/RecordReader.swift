@@ -61,9 +61,7 @@ package struct RecordReader: ~Copyable {
     /// Reads the stream's header; the first call.
     package mutating func readStreamHeader() throws -> StreamHeader {
         guard try fill(atLeast: StreamFormat.streamHeaderLength) else {
-            throw offset + UInt64(end - start) == 0
-                ? StreamError(.truncated, "the stream is empty", at: 0)
-                : StreamError(.truncated, "the stream ends within its header", at: UInt64(end))
+            throw truncated(start == end ? "before its header" : "within its header")
         }
         let header = try StreamHeader(parsing: unsafe Array(buffer[start..<start + StreamFormat.streamHeaderLength]))
         consume(StreamFormat.streamHeaderLength)

@@ -31,6 +31,22 @@ extension HostileTests {
             ("closes at once", .peerLost, "the connection", { _ in }),
             ("resets", .peerLost, "", { $0.reset() }),
             (
+                "ends without a byte", .peerLost, "closed the connection",
+                {
+                    $0.shutDown()
+                    _ = $0.isClosed(within: 5000)
+                }
+            ),
+            (
+                "ends within its header", .peerLost, "closed the connection",
+                {
+                    var forge = StreamForge()
+                    $0.send(Array(forge.header.prefix(5)))
+                    $0.shutDown()
+                    _ = $0.isClosed(within: 5000)
+                }
+            ),
+            (
                 "HTTP", .refused, "does not speak our protocol",
                 {
                     $0.send(Array("HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".utf8))
