@@ -39,10 +39,14 @@ public struct MachineConfiguration: Equatable, Sendable {
     public struct Device: Equatable, Sendable {
         public var name: String
         public var version: UInt32
+        /// What the guest was promised of the device (a disk's size, a MAC address), encoded by the machine; at most
+        /// 2 KiB. The engine carries it and does not look inside.
+        public var settings: [UInt8]
 
-        public init(name: String, version: UInt32) {
+        public init(name: String, version: UInt32, settings: [UInt8] = []) {
             self.name = name
             self.version = version
+            self.settings = settings
         }
     }
 

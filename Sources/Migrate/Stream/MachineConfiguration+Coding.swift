@@ -14,12 +14,18 @@ extension MachineConfiguration {
             encoder.put(region.byteCount)
         }
         encoder.put(bytes: cpuPolicy)
-        encoder.put(UInt32(devices.count))
+        // A machine whose devices have no settings is written as the first programs wrote it, so that they can read it.
+        let haveSettings = devices.contains { !$0.settings.isEmpty }
+        encoder.put(UInt32(devices.count) | (haveSettings ? Self.settingsFollow : 0))
         for device in devices {
             encoder.put(string: device.name)
             encoder.put(device.version)
+            if haveSettings { encoder.put(bytes: device.settings) }
         }
     }
+
+    /// In the count of devices: each has its settings behind its version.
+    private static let settingsFollow: UInt32 = 1 << 31
 
     init(from decoder: inout PayloadDecoder) throws(StreamError) {
         name = try decoder.string(limit: StreamFormat.nameLimit)
@@ -36,14 +42,20 @@ extension MachineConfiguration {
         vcpuCount = Int(vcpus)
         memory = try Self.memory(from: &decoder)
         cpuPolicy = try decoder.lengthPrefixed(limit: 1 << 20)
-        let deviceCount = try decoder.uint32()
+        let countAndFlag = try decoder.uint32()
+        let (deviceCount, haveSettings) = (countAndFlag & ~Self.settingsFollow, countAndFlag & Self.settingsFollow != 0)
         guard deviceCount <= StreamFormat.deviceLimit else {
             throw decoder.error(.tooLarge, "\(deviceCount) devices, more than \(StreamFormat.deviceLimit)")
         }
         devices = []
         for _ in 0..<deviceCount {
             let name = try decoder.string(limit: StreamFormat.nameLimit)
-            devices.append(Device(name: name, version: try decoder.uint32()))
+            let version = try decoder.uint32()
+            let settings = haveSettings ? try decoder.lengthPrefixed(limit: StreamFormat.settingsLimit) : []
+            devices.append(Device(name: name, version: version, settings: settings))
+        }
+        guard !haveSettings || devices.contains(where: { !$0.settings.isEmpty }) else {
+            throw decoder.error(.invalid, "announces settings of its devices, and none has any")
         }
     }
 

@@ -21,6 +21,7 @@ public enum StreamFormat {
     static let regionLimit = 64
     static let vcpuLimit = 1024
     static let deviceLimit = 256
+    static let settingsLimit = 2 << 10
     static let nameLimit = 64
 
     /// The longest payload of a record of this type: a stranger must not make a reader gather more.

@@ -19,11 +19,14 @@ import Units
             lowest = address + length
             return MachineConfiguration.Memory(guestAddress: GuestAddress(address), byteCount: length)
         }
+        let settings = word() % 2 == 0 ? 0 : 200
         let machine = MachineConfiguration(
             name: text(64), identifier: bytes(16), memory: memory, vcpuCount: Int(1 + word() % 1024),
             cpuPolicy: bytes(Int(word() % 5000)),
             devices: (0..<word() % 256).map { _ in
-                MachineConfiguration.Device(name: text(64), version: UInt32(truncatingIfNeeded: word()))
+                MachineConfiguration.Device(
+                    name: text(64), version: UInt32(truncatingIfNeeded: word()),
+                    settings: settings == 0 ? [] : bytes(Int(word() % UInt64(settings))))
             })
         return [
             .configuration(machine),
