@@ -150,13 +150,14 @@ final class DestinationHandOverDriver: Sendable {
                 state.loadCalledOff = state.loadWanted ?? self.handOver.withLock { $0.attempt }
                 state.loadWanted = nil
             }
-        // The VM has no disk to lock.
-        case .lockDisks: submit(.disksLocked)
-        case .releaseDisks: break
+        case .lockDisks: lockDisks()
+        case .releaseDisks: releaseDisks()
         case .runVM: run()
         case .pauseVM:
             do { _ = try machine.pause() } catch { logger.error("the VM could not be stopped: \(error)") }
-        case .discardCopy: break
+            releaseDisks()
+        // Its owner drops the VM itself once `run` has ended.
+        case .discardCopy: releaseDisks()
         case .record(let phase): writeLedger(phase)
         case .note(let phase): try? record(ledger(phase))
         case .send(let message): send(message)
@@ -185,6 +186,20 @@ final class DestinationHandOverDriver: Sendable {
             logger.error("the VM could not be started: \(error)")
             submit(.startFailed)
         }
+    }
+
+    private func lockDisks() {
+        do {
+            try machine.lockDisks()
+            submit(.disksLocked)
+        } catch {
+            logger.warning("the VM's disks could not be locked: \(error)")
+            submit(.lockFailed)
+        }
+    }
+
+    private func releaseDisks() {
+        do { try machine.releaseDisks() } catch { logger.error("the VM's disks could not be released: \(error)") }
     }
 
     private func send(_ message: HandOverMessage) {

@@ -264,7 +264,7 @@ extension SourceCoordinator {
         case .digestMismatch:
             throw MigrationError(.failed, "the destination's memory differs from ours")
         case .pauseFailed, .releaseFailed, .recordFailed:
-            throw MigrationError(.failed, "the hand-over failed here (see the log)")
+            throw MigrationError(.failed, driver.situation.read { $0.localFailure } ?? "the hand-over failed here")
         default:
             guard attempts < Self.attemptLimit else {
                 throw MigrationError(.notConverging, "\(attempts) attempts to hand over failed")

@@ -19,6 +19,8 @@ final class SourceHandOverDriver: Sendable {
         var lastPagesWanted: AttemptNumber?
         /// The attempt under way has failed; the VM runs here again.
         var failure: AttemptFailure?
+        /// What went wrong here, in words.
+        var localFailure: String?
         var mayTryAgain = false
         var outcome: HandOverOutcome?
         var doubt: HandOverDoubt?
@@ -154,9 +156,8 @@ final class SourceHandOverDriver: Sendable {
         case .resumeVM: resume()
         case .sendLastPages(let attempt): situation.update { $0.lastPagesWanted = attempt }
         case .servePages, .stopServing: break
-        // No disk is attached before issue 3's devices exist: there is nothing to hold or to give.
-        case .releaseDisks: submit(.disksReleased)
-        case .lockDisks: submit(.disksLocked)
+        case .releaseDisks: releaseDisks()
+        case .lockDisks: lockDisks()
         case .record(let phase): writeLedger(phase)
         case .note(let phase): try? record(ledger(phase))
         case .send(let message): send(message)
@@ -192,7 +193,7 @@ final class SourceHandOverDriver: Sendable {
             }
             submit(.paused)
         } catch {
-            logger.error("the VM could not be paused: \(error)")
+            explain("the VM could not be paused: \(error)")
             submit(.pauseFailed)
         }
     }
@@ -218,6 +219,31 @@ final class SourceHandOverDriver: Sendable {
         }
     }
 
+    private func releaseDisks() {
+        do {
+            try machine.releaseDisks()
+            submit(.disksReleased)
+        } catch {
+            explain("the VM's disks could not be given away: \(error)")
+            submit(.releaseFailed)
+        }
+    }
+
+    private func explain(_ failure: String) {
+        logger.error("\(failure)")
+        situation.update { $0.localFailure = failure }
+    }
+
+    private func lockDisks() {
+        do {
+            try machine.lockDisks()
+            submit(.disksLocked)
+        } catch {
+            logger.error("the VM's disks could not be taken back: \(error)")
+            submit(.lockFailed)
+        }
+    }
+
     private func send(_ message: HandOverMessage) {
         if case .alive = message.body { return link.sendUnlessBusy(.handover(message)) }
         stamps.withLock { stamps in
@@ -235,7 +261,7 @@ final class SourceHandOverDriver: Sendable {
             try record(ledger(phase))
             submit(.recorded(phase))
         } catch {
-            logger.error("the hand-over could not be put on record: \(error)")
+            explain("the hand-over could not be put on record: \(error)")
             submit(.recordFailed(phase))
         }
     }

@@ -114,9 +114,20 @@ public protocol MigratableMachine: AnyObject, Sendable {
     /// Into a VM that has not run. May write guest memory. `clockOffset` is this host's CLOCK_REALTIME minus that of the
     /// host where the state was captured, in nanoseconds: the guest's clock goes on by the time that has passed.
     func restoreState(_ sections: [StateSection], clockOffset: Int64) throws
+
+    /// Of a paused VM whose requests are finished: what it wrote to its disks is where another host can read it, and
+    /// its locks on them are given up. Throws if that cannot be had, and may then hold some of the locks. Of a VM
+    /// that holds no lock it does nothing.
+    func releaseDisks() throws
+    /// Takes the locks on the VM's disks, all or none of them. Of a VM that holds them already it does nothing.
+    func lockDisks() throws
 }
 
 extension MigratableMachine {
+    /// For VMs without disks.
+    public func releaseDisks() throws {}
+    public func lockDisks() throws {}
+
     /// Restores what was captured on this host.
     public func restoreState(_ sections: [StateSection]) throws { try restoreState(sections, clockOffset: 0) }
 }

@@ -13,7 +13,7 @@ import Units
     ) async throws -> (destination: ModelMachine?, sent: MigrationReport, received: ReceiveReport?) {
         let listener = try Listener(endpoint)
         let incoming = IncomingMigration(
-            listener: listener, builder: ModelBuilder(pagesPerSecond: source.pagesPerSecond),
+            listener: listener, builder: ModelBuilder(pagesPerSecond: source.pagesPerSecond, disk: source.disk),
             options: ReceiveOptions(), logger: Logger(label: "destination"))
         let outgoing = OutgoingMigration(
             machine: source, destination: listener.endpoint, options: options, logger: Logger(label: "source"))
@@ -57,6 +57,35 @@ import Units
         let (destination, sent, _) = try await Self.move(source, over: .tcp(host: "127.0.0.1", port: 0))
         #expect(sent.outcome == .completed, "\(sent.error ?? "")")
         #expect(try #require(destination).fingerprint() == source.fingerprint())
+    }
+
+    /// The disk changes hands once, however often the destination finds it locked at first; `ModelMachine` checks that no
+    /// side runs without it.
+    @Test(arguments: [0, 2]) func theDiskGoesAlong(failingLocks: Int) async throws {
+        let source = ModelMachine(configuration: .model(mebibytes: 8), pagesPerSecond: 1000)
+        let disk = ModelDisk(failingLocks: failingLocks)
+        source.disk = disk
+        try source.lockDisks()
+        _ = try source.resume()
+        let (destination, sent, _) = try await Self.move(source, over: .tcp(host: "127.0.0.1", port: 0))
+        #expect(sent.outcome == .completed, "\(sent.error ?? "")")
+        let moved = try #require(destination)
+        #expect(disk.owners == [ObjectIdentifier(source), ObjectIdentifier(moved)])
+        #expect(disk.owner == ObjectIdentifier(moved))
+    }
+
+    /// A disk that cannot be given up keeps the VM where it is.
+    @Test func aDiskThatCannotBeReleasedStays() async throws {
+        let source = ModelMachine(configuration: .model(mebibytes: 8), pagesPerSecond: 1000)
+        let disk = ModelDisk(failingReleases: 1)
+        source.disk = disk
+        try source.lockDisks()
+        _ = try source.resume()
+        let (_, sent, _) = try await Self.move(source, over: .tcp(host: "127.0.0.1", port: 0))
+        #expect(sent.outcome == .failed)
+        #expect(sent.error?.contains("disk") == true, "\(sent.error ?? "")")
+        #expect(source.isRunning)
+        #expect(disk.owners == [ObjectIdentifier(source)])
     }
 }
 

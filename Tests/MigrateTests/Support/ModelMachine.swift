@@ -21,6 +21,8 @@ final class ModelMachine: MigratableMachine, @unchecked Sendable {
     private var thread: PlainThread?
     var captureFailure: (any Error)?
     var restoreFailure: (any Error)?
+    /// Locked while it runs, if there is one.
+    var disk: ModelDisk?
     private(set) var isRunning = false
     private var liveShare = 1.0
 
@@ -83,6 +85,7 @@ final class ModelMachine: MigratableMachine, @unchecked Sendable {
 
     func resume() throws -> UInt64 {
         precondition(!isRunning, "resumed twice")
+        if let disk { precondition(disk.owner == ObjectIdentifier(self), "runs without its disk") }
         isRunning = true
         stops.store(false, ordering: .releasing)
         if pagesPerSecond > 0 { thread = try PlainThread(name: "model") { [unowned self] in write() } }
@@ -106,6 +109,9 @@ final class ModelMachine: MigratableMachine, @unchecked Sendable {
         }
         counter = sections[0].bytes.reversed().reduce(0) { $0 << 8 | UInt64($1) }
     }
+
+    func releaseDisks() throws { try disk?.release(by: ObjectIdentifier(self)) }
+    func lockDisks() throws { try disk?.lock(by: ObjectIdentifier(self)) }
 
     /// All of memory as one hash, to compare two machines.
     func fingerprint() -> [UInt64] {
@@ -167,6 +173,58 @@ final class ModelTracker: DirtyTracker {
     func stop() throws {}
 }
 
+/// A disk that one VM at a time may have.
+final class ModelDisk: Sendable {
+    struct Busy: Error {}
+
+    private struct State {
+        var owner: ObjectIdentifier?
+        var owners: [ObjectIdentifier] = []
+        var failingLocks = 0
+        var failingReleases = 0
+    }
+
+    private let state = Mutex(State())
+
+    /// - Parameters:
+    ///   - failingLocks: so many attempts of a second owner to lock it fail.
+    ///   - failingReleases: so many attempts to release it fail.
+    init(failingLocks: Int = 0, failingReleases: Int = 0) {
+        state.withLock { state in
+            state.failingLocks = failingLocks
+            state.failingReleases = failingReleases
+        }
+    }
+
+    var owner: ObjectIdentifier? { state.withLock { $0.owner } }
+    /// Whoever had it, in order.
+    var owners: [ObjectIdentifier] { state.withLock { $0.owners } }
+
+    func lock(by machine: ObjectIdentifier) throws {
+        try state.withLock { state in
+            if state.owner == machine { return }
+            if !state.owners.isEmpty, state.failingLocks > 0 {
+                state.failingLocks -= 1
+                throw Busy()
+            }
+            guard state.owner == nil else { throw Busy() }
+            state.owner = machine
+            state.owners.append(machine)
+        }
+    }
+
+    func release(by machine: ObjectIdentifier) throws {
+        try state.withLock { state in
+            guard state.owner == machine else { return }
+            if state.failingReleases > 0 {
+                state.failingReleases -= 1
+                throw Busy()
+            }
+            state.owner = nil
+        }
+    }
+}
+
 /// A small generator with a seed, for content that repeats.
 struct Xorshift: RandomNumberGenerator {
     private var state: UInt64
@@ -185,11 +243,13 @@ struct Xorshift: RandomNumberGenerator {
 struct ModelBuilder: MachineBuilder {
     var pagesPerSecond = 0
     var refusal: Refusal?
+    var disk: ModelDisk?
     var onBuilt: @Sendable (ModelMachine) -> Void = { _ in }
 
     func makeMachine(for configuration: MachineConfiguration) throws -> any MigratableMachine {
         if let refusal { throw refusal }
         let machine = ModelMachine(configuration: configuration, pagesPerSecond: pagesPerSecond)
+        machine.disk = disk
         onBuilt(machine)
         return machine
     }
