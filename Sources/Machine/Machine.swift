@@ -53,7 +53,12 @@ public final class Machine: Sendable {
         }
         let boot = try options.guest.makeBoot(vcpuCount: options.vcpuCount)
         let hostCPU = try HostCPU(of: system)
-        let policy = CPUPolicy(host: hostCPU, vcpuCount: options.vcpuCount)
+        let policy: CPUPolicy
+        do {
+            policy = CPUPolicy(host: try hostCPU.limited(to: options.cpu), vcpuCount: options.vcpuCount)
+        } catch {
+            throw MachineError(.invalidOptions, error.description)
+        }
         let configuration = MachineConfiguration(
             name: options.name, identifier: options.identifier,
             memory: GuestMemoryLayout.regions(for: options.memory), vcpuCount: options.vcpuCount,

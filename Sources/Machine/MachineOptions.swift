@@ -2,6 +2,7 @@
 
 import KVM
 import Units
+import VMState
 
 /// Which of KVM's logs tells the pages that the guest writes. Fixed when the machine is made.
 public enum DirtyTrackerKind: String, Sendable, CaseIterable, Codable {
@@ -54,17 +55,20 @@ public struct MachineOptions: Sendable {
     public var identifier: [UInt8]
     public var memory: ByteCount
     public var vcpuCount: Int
+    /// How much of this host's CPU the guest gets.
+    public var cpu: CPUModel
     public var guest: GuestImage
     public var host: HostOptions
 
     public init(
         name: String, identifier: [UInt8] = MachineOptions.randomIdentifier(), memory: ByteCount, vcpuCount: Int = 1,
-        guest: GuestImage, host: HostOptions = HostOptions()
+        cpu: CPUModel = .host, guest: GuestImage, host: HostOptions = HostOptions()
     ) {
         self.name = name
         self.identifier = identifier
         self.memory = memory
         self.vcpuCount = vcpuCount
+        self.cpu = cpu
         self.guest = guest
         self.host = host
     }

@@ -3,6 +3,7 @@
 import CKVM
 import Glibc
 import KVM
+import VMState
 
 /// Finds out what this host allows. Changes nothing, and needs no privilege to run.
 public struct HostProbe: Sendable {
@@ -14,7 +15,12 @@ public struct HostProbe: Sendable {
 
     /// Everything, section by section.
     public func run() -> HostReport {
-        HostReport(sections: [host(), kvm(), paging(), memory(), time(), limits()])
+        HostReport(sections: [host(), kvm(), paging(), memory(), time(), limits()], cpu: cpu())
+    }
+
+    private func cpu() -> CPUBaseline? {
+        guard let system = try? KVMSystem(path: kvmPath), let host = try? HostCPU(of: system) else { return nil }
+        return CPUBaseline(host)
     }
 
     private func host() -> HostReport.Section {

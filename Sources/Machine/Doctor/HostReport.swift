@@ -1,5 +1,7 @@
 /// What this host allows, in a form for tables and for JSON. Field names are part of the product.
 
+import VMState
+
 /// The findings of `migratectl doctor`.
 public struct HostReport: Codable, Equatable, Sendable {
     /// How much a finding matters.
@@ -47,24 +49,31 @@ public struct HostReport: Codable, Equatable, Sendable {
     }
 
     public var sections: [Section]
+    /// The CPU that a VM gets here; nil where KVM does not tell, and in reports of older programs.
+    public var cpu: CPUBaseline?
 
-    public init(sections: [Section]) { self.sections = sections }
+    public init(sections: [Section], cpu: CPUBaseline? = nil) {
+        self.sections = sections
+        self.cpu = cpu
+    }
 
     /// Whether VMs can run here at all.
     public var isUsable: Bool { !sections.contains { $0.findings.contains { $0.status == .missing } } }
 
     enum CodingKeys: String, CodingKey {
-        case isUsable, sections
+        case isUsable, sections, cpu
     }
 
     public init(from decoder: any Decoder) throws {
         let container = try decoder.container(keyedBy: CodingKeys.self)
         sections = try container.decode([Section].self, forKey: .sections)
+        cpu = try container.decodeIfPresent(CPUBaseline.self, forKey: .cpu)
     }
 
     public func encode(to encoder: any Encoder) throws {
         var container = encoder.container(keyedBy: CodingKeys.self)
         try container.encode(isUsable, forKey: .isUsable)
         try container.encode(sections, forKey: .sections)
+        try container.encodeIfPresent(cpu, forKey: .cpu)
     }
 }

@@ -3,6 +3,7 @@
 import ArgumentParser
 import Control
 import Machine
+import VMState
 
 struct DoctorCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
@@ -13,6 +14,13 @@ struct DoctorCommand: ParsableCommand {
     var all = false
 
     @Option(
+        parsing: .upToNextOption,
+        help: ArgumentHelp(
+            "Instead, compute the CPU that these hosts have in common, from what doctor --json said on each.",
+            discussion: "The result is JSON, for run --cpu FILE.", valueName: "report"))
+    var baseline: [String] = []
+
+    @Option(
         name: .customLong("kvm-device"),
         help: ArgumentHelp("The device of KVM.", valueName: "path", visibility: .hidden))
     var kvmPath = "/dev/kvm"
@@ -20,10 +28,20 @@ struct DoctorCommand: ParsableCommand {
     @OptionGroup var output: OutputOptions
 
     func run() throws {
+        if !baseline.isEmpty { return try Output.json(commonCPU()) }
         var report = HostProbe(kvmPath: kvmPath).run()
         report.sections.append(.init(title: "migratectl", findings: [runtimeDirectory()]))
         if output.json { try Output.json(report) } else { try Output.line(text(report)) }
         if !report.isUsable { throw CommandError(.noKVM, "no VM can run on this host: see what is missing above") }
+    }
+
+    private func commonCPU() throws -> CPUBaseline {
+        let all = try baseline.map { try CPUBaselineFile.read($0) }
+        do {
+            return try all.dropFirst().reduce(all[0]) { try $0.common(with: $1) }
+        } catch {
+            throw CommandError(.failure, "\(error)")
+        }
     }
 
     private func runtimeDirectory() -> HostReport.Finding {

@@ -7,6 +7,7 @@ import KVM
 import Machine
 import Migrate
 import Units
+import VMState
 
 struct RunCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
@@ -25,6 +26,8 @@ struct RunCommand: ParsableCommand {
     @Option(help: "Virtual CPUs.")
     var cpus = 1
 
+    @OptionGroup var model: CPUArguments
+
     @OptionGroup(title: "The guest") var guest: GuestArguments
     @OptionGroup(title: "This host") var host: HostArguments
 
@@ -35,10 +38,11 @@ struct RunCommand: ParsableCommand {
 
     func run() throws {
         let commandLine = try guest.commandLine(cpus: cpus)
+        let cpu = try model.cpuModel()
         let starter = try VMStarter(name: VMName(name), host: host, guestName: guest.guest.rawValue)
         let machine: Machine
         do {
-            machine = try makeMachine(starter, commandLine)
+            machine = try makeMachine(starter, commandLine, cpu)
         } catch {
             starter.abandon()
             throw error
@@ -47,11 +51,12 @@ struct RunCommand: ParsableCommand {
         guard status == .success else { throw CommandError(status, "") }
     }
 
-    private func makeMachine(_ starter: VMStarter, _ commandLine: String) throws -> Machine {
+    private func makeMachine(_ starter: VMStarter, _ commandLine: String, _ cpu: CPUModel) throws -> Machine {
         try starter.makeMachine { options in
             try Machine(
                 MachineOptions(
-                    name: name, memory: memory, vcpuCount: cpus, guest: .selftest(commandLine: commandLine),
+                    name: name, memory: memory, vcpuCount: cpus, cpu: cpu,
+                    guest: .selftest(commandLine: commandLine),
                     host: options),
                 logger: host.logger)
         }
