@@ -6,6 +6,8 @@ public struct MigrationOptions: Sendable {
     public var lanes: Int?
     public var limits: MigrationLimits
     public var timeouts: HandOverTimeouts
+    /// How long a destination may take to build its VM and to say so.
+    public var welcomeTimeout: Duration
     /// A folder that receives a copy of everything sent, one stream a connection, for `migratectl inspect`.
     public var recordDirectory: String?
     /// Writes the hand-over's ledger durably; a VM that is never restarted from it may leave it out.
@@ -13,11 +15,13 @@ public struct MigrationOptions: Sendable {
 
     public init(
         lanes: Int? = nil, limits: MigrationLimits = MigrationLimits(), timeouts: HandOverTimeouts = .init(),
-        recordDirectory: String? = nil, recordLedger: @escaping @Sendable (HandOverLedger) throws -> Void = { _ in }
+        welcomeTimeout: Duration = .seconds(60), recordDirectory: String? = nil,
+        recordLedger: @escaping @Sendable (HandOverLedger) throws -> Void = { _ in }
     ) {
         self.lanes = lanes
         self.limits = limits
         self.timeouts = timeouts
+        self.welcomeTimeout = welcomeTimeout
         self.recordDirectory = recordDirectory
         self.recordLedger = recordLedger
     }

@@ -1,6 +1,7 @@
 /// The sending side of a live migration: what a VMM calls.
 
 import DirtyLog
+import Glibc
 import Logging
 import Synchronization
 import Units
@@ -68,7 +69,14 @@ public final class OutgoingMigration: Sendable {
             return true
         }
         driver.wish(.cancel)
-        return driver.situation.read { $0.refusedWish != .alreadyCommitted }
+        guard driver.situation.read({ $0.refusedWish != .alreadyCommitted }) else { return false }
+        // A lane may wait for a peer that takes nothing more. After this the destination has heard of the cancel, and does
+        // not take the lanes' end for a broken link.
+        try? PlainThread.detached(name: "cancel") { [weak self] in
+            usleep(1_000_000)
+            self?.abandonLanes(because: TransportError(.shutDown, "the migration was cancelled"))
+        }
+        return true
     }
 
     /// New limits, from now on.

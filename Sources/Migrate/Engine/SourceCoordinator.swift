@@ -70,7 +70,7 @@ final class SourceCoordinator {
         do {
             (session, reader) = try SourceSession.open(
                 to: migration.destination, configuration: migration.machine.configuration, lanes: wanted,
-                recorder: recorder
+                recorder: recorder, welcomeTimeout: options.welcomeTimeout
             ) { [migration] connection in
                 // From now on a cancel ends the waiting.
                 let isCancelled = migration.wishes.withLock { wishes in

@@ -10,16 +10,14 @@ struct SourceSession {
     let lanesGranted: Int
     let laneSecret: [UInt8]
 
-    /// How long a destination may take to build its VM.
-    private static let welcomeTimeout: Duration = .seconds(60)
-
     /// Connects and offers the VM.
+    /// - Parameter welcomeTimeout: how long a destination may take to build its VM and to say so.
     /// - Parameter onConnected: learns of the connection while it is waited for, to shut it down.
     /// - Returns: the session, and the reader that its control connection goes on with.
     /// - Throws: `MigrationError` that says who refused what and why.
     static func open(
         to destination: Endpoint, configuration: MachineConfiguration, lanes: Int, recorder: StreamRecorder?,
-        onConnected: (Connection) -> Void
+        welcomeTimeout: Duration, onConnected: (Connection) -> Void
     ) throws -> (SourceSession, ReaderHandle) {
         let connection: Connection
         do {
@@ -34,11 +32,11 @@ struct SourceSession {
             let writer = try RecordWriter(connection, recorder: recorder)
             let hello = Hello(session: identifier, lanes: UInt16(lanes), program: programName)
             try writer.send(.hello(hello), .configuration(configuration))
-            connection.setReadTimeout(welcomeTimeout)
+            connection.setReadDeadline(.now + welcomeTimeout)
             let reader = ReaderHandle(RecordReader(connection))
             _ = try reader.readStreamHeader()
             let answer = try reader.next()
-            connection.setReadTimeout(nil)
+            connection.setReadDeadline(nil)
             switch answer {
             case .welcome(let welcome):
                 guard welcome.session == identifier, Int(welcome.lanes) <= lanes else {

@@ -18,6 +18,8 @@ public final class Connection: ByteSource, Sendable {
     /// Who is at the other end, for messages.
     public let peer: String
     private let ending = Mutex<TransportError?>(nil)
+    /// CLOCK_MONOTONIC nanoseconds; 0 for none.
+    private let readDeadline = Atomic<UInt64>(0)
 
     /// Takes the descriptor over.
     public init(descriptor: CInt, peer: String) {
@@ -52,6 +54,21 @@ public final class Connection: ByteSource, Sendable {
         setTimeout(SO_RCVTIMEO, timeout)
     }
 
+    /// Reads fail with `.timedOut` from this instant on, however much comes before it; nil lifts this and any timeout.
+    func setReadDeadline(_ deadline: MonotonicInstant?) {
+        readDeadline.store(deadline.map { max($0.nanoseconds, 1) } ?? 0, ordering: .relaxed)
+        if deadline == nil { setReadTimeout(nil) }
+    }
+
+    /// Lets the next read wait until the deadline and no longer.
+    private func applyReadDeadline() throws {
+        let deadline = readDeadline.load(ordering: .relaxed)
+        guard deadline != 0 else { return }
+        let now = MonotonicInstant.now.nanoseconds
+        guard now < deadline else { throw TransportError(.timedOut, "\(peer) did not answer in time") }
+        setReadTimeout(.nanoseconds(Int64(clamping: deadline - now)))
+    }
+
     /// Writes fail with `.timedOut` when nothing could be handed to the kernel for this long.
     public func setWriteTimeout(_ timeout: Duration?) {
         setTimeout(SO_SNDTIMEO, timeout)
@@ -78,6 +95,7 @@ public final class Connection: ByteSource, Sendable {
             unsafe vectors[0] = iovec(iov_base: first.baseAddress, iov_len: first.count)
             unsafe vectors[1] = iovec(iov_base: second.baseAddress, iov_len: second.count)
             while true {
+                try applyReadDeadline()
                 let count = unsafe readv(descriptor, vectors.baseAddress, 2)
                 if count >= 0 { return count }
                 let code = errno

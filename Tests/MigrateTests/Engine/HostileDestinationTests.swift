@@ -33,7 +33,7 @@ extension HostileTests {
             (
                 "ends without a byte", .peerLost, "closed the connection",
                 {
-                    $0.shutDown()
+                    $0.endWriting()
                     _ = $0.isClosed(within: 5000)
                 }
             ),
@@ -42,7 +42,7 @@ extension HostileTests {
                 {
                     var forge = StreamForge()
                     $0.send(Array(forge.header.prefix(5)))
-                    $0.shutDown()
+                    $0.endWriting()
                     _ = $0.isClosed(within: 5000)
                 }
             ),
@@ -149,6 +149,66 @@ extension HostileTests {
                 check(report.outcome == .cancelled, "\(report.outcome): \(report.error ?? "")")
                 check((MonotonicInstant.now - begun).inSeconds < 5)
                 check(source.isRunning)
+            }
+        }
+
+        /// A byte now and then is no answer: the time for one is limited as a whole.
+        @Test(.timeLimit(.minutes(1))) func aDrippingAnswerIsNotWaitedForForEver() async throws {
+            try await hostile {
+                let listener = try RawListener()
+                let source = try Hostile.source(mebibytes: 3)
+                let thread = try PlainThread(name: "fake") {
+                    guard let socket = listener.accept(timeout: 10_000) else { return }
+                    var forge = StreamForge()
+                    let answer = forge.header + forge.refusal(code: 2, reason: String(repeating: "x", count: 4000))
+                    for byte in answer {
+                        guard socket.send([byte]) else { return }
+                        usleep(50_000)
+                    }
+                }
+                let report = OutgoingMigration(
+                    machine: source, destination: listener.endpoint,
+                    options: MigrationOptions(lanes: 1, timeouts: Hostile.timeouts, welcomeTimeout: .seconds(1)),
+                    logger: LogBook().logger
+                ).run()
+                thread.join()
+                check(report.outcome == .peerLost, "\(report.outcome): \(report.error ?? "")")
+                check(report.error?.contains("in time") == true, "\(report.error ?? "")")
+                check(source.isRunning)
+            }
+        }
+
+        /// Cancel does not wait for a lane that waits for a destination which takes nothing more.
+        @Test(.timeLimit(.minutes(2))) func aStuckLaneDoesNotHoldACancel() async throws {
+            try await hostile {
+                let source = try Hostile.source(mebibytes: 24, share: 0.9)
+                let receiving = try Receiving()
+                let proxy = try HostileProxy(to: receiving.endpoint) { flow in
+                    flow == Flow(connection: 1, direction: .toDestination)
+                        ? ByteMangler.end(at: 500_000, freezes: true) : nil
+                }
+                var timeouts = Hostile.timeouts
+                timeouts.abandon = .seconds(90)
+                let outgoing = OutgoingMigration(
+                    machine: source, destination: proxy.endpoint,
+                    options: MigrationOptions(lanes: 2, timeouts: timeouts), logger: receiving.log.logger)
+                let canceller = try PlainThread(name: "cancel") {
+                    // It is stuck as soon as the pages stop moving.
+                    var last = UInt64.max
+                    while outgoing.progress.pagesSent != last || last == 0 {
+                        last = outgoing.progress.pagesSent
+                        usleep(500_000)
+                    }
+                    outgoing.cancel()
+                }
+                let begun = MonotonicInstant.now
+                let report = outgoing.run()
+                canceller.join()
+                check(report.outcome == .cancelled, "\(report.outcome): \(report.error ?? "")")
+                check((MonotonicInstant.now - begun).inSeconds < 60)
+                check(source.isRunning)
+                receiving.end()
+                proxy.close()
             }
         }
 

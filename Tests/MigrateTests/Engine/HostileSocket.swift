@@ -94,6 +94,9 @@ final class RawSocket: @unchecked Sendable {
 
     func shutDown() { shutdown(descriptor, CInt(SHUT_RDWR)) }
 
+    /// Ends our direction alone: what the peer says is still taken, and not answered with a reset.
+    func endWriting() { shutdown(descriptor, CInt(SHUT_WR)) }
+
     /// Closes with a reset instead of an orderly end.
     func reset() {
         var option = linger(l_onoff: 1, l_linger: 0)
