@@ -11,6 +11,7 @@ extension StateDescription {
         case "pit": self = try PITState(decoding: bytes, version: version).stateDescription
         case "clock": self = try ClockState(decoding: bytes, version: version).stateDescription
         case "serial": self = try SerialState(decoding: bytes, version: version).stateDescription
+        case "virtio": self = try VirtioState(decoding: bytes, version: version).stateDescription
         default: return nil
         }
     }

@@ -63,6 +63,136 @@ package nonisolated struct WireSerial: Sendable {
   package init() {}
 }
 
+/// A virtio device behind the MMIO transport, drained: nothing that the guest queued is half done. What the device offers
+/// (capacity, MAC address) comes from the configuration and is not here.
+package nonisolated struct WireVirtio: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  /// The virtio device type: 1 network, 2 block, 3 console, 4 entropy, 5 balloon.
+  package var deviceID: UInt32 = 0
+
+  package var status: UInt32 = 0
+
+  package var interruptStatus: UInt32 = 0
+
+  package var configGeneration: UInt32 = 0
+
+  package var deviceFeaturesSelect: UInt32 = 0
+
+  package var driverFeaturesSelect: UInt32 = 0
+
+  /// What the driver accepted.
+  package var driverFeatures: UInt64 = 0
+
+  package var queueSelect: UInt32 = 0
+
+  package var queues: [WireVirtioQueue] = []
+
+  package var device: WireVirtio.OneOf_Device? = nil
+
+  package var network: WireVirtioNetwork {
+    get {
+      if case .network(let v)? = device {return v}
+      return WireVirtioNetwork()
+    }
+    set {device = .network(newValue)}
+  }
+
+  package var console: WireVirtioConsole {
+    get {
+      if case .console(let v)? = device {return v}
+      return WireVirtioConsole()
+    }
+    set {device = .console(newValue)}
+  }
+
+  package var balloon: WireVirtioBalloon {
+    get {
+      if case .balloon(let v)? = device {return v}
+      return WireVirtioBalloon()
+    }
+    set {device = .balloon(newValue)}
+  }
+
+  package var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  package nonisolated enum OneOf_Device: Equatable, Sendable {
+    case network(WireVirtioNetwork)
+    case console(WireVirtioConsole)
+    case balloon(WireVirtioBalloon)
+
+  }
+
+  package init() {}
+}
+
+/// A split virtqueue. Every chain below next_available was answered, so that next_used equals it.
+package nonisolated struct WireVirtioQueue: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  package var size: UInt32 = 0
+
+  package var ready: Bool = false
+
+  package var descriptorAddress: UInt64 = 0
+
+  package var driverAddress: UInt64 = 0
+
+  package var deviceAddress: UInt64 = 0
+
+  package var nextAvailable: UInt32 = 0
+
+  package var nextUsed: UInt32 = 0
+
+  package var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  package init() {}
+}
+
+package nonisolated struct WireVirtioNetwork: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  /// The guest was asked to announce itself and has not yet said that it did.
+  package var announcePending: Bool = false
+
+  package var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  package init() {}
+}
+
+package nonisolated struct WireVirtioConsole: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  /// Typed by the host, not yet taken by the guest.
+  package var input: Data = Data()
+
+  package var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  package init() {}
+}
+
+package nonisolated struct WireVirtioBalloon: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  package var targetPages: UInt32 = 0
+
+  package var actualPages: UInt32 = 0
+
+  package var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  package init() {}
+}
+
 // MARK: - Code below here is support for the SwiftProtobuf runtime.
 
 fileprivate nonisolated let _protobuf_package = "migratectl.state.v1"
@@ -142,6 +272,290 @@ nonisolated extension WireSerial: SwiftProtobuf.Message, SwiftProtobuf._MessageI
     if lhs.divisor != rhs.divisor {return false}
     if lhs.receiveFifo != rhs.receiveFifo {return false}
     if lhs.transmitInterruptPending != rhs.transmitInterruptPending {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension WireVirtio: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  package static let protoMessageName: String = _protobuf_package + ".Virtio"
+  package static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{3}device_id\0\u{1}status\0\u{3}interrupt_status\0\u{3}config_generation\0\u{3}device_features_select\0\u{3}driver_features_select\0\u{3}driver_features\0\u{3}queue_select\0\u{1}queues\0\u{2}\u{7}network\0\u{1}console\0\u{1}balloon\0")
+
+  package mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularUInt32Field(value: &self.deviceID) }()
+      case 2: try { try decoder.decodeSingularUInt32Field(value: &self.status) }()
+      case 3: try { try decoder.decodeSingularUInt32Field(value: &self.interruptStatus) }()
+      case 4: try { try decoder.decodeSingularUInt32Field(value: &self.configGeneration) }()
+      case 5: try { try decoder.decodeSingularUInt32Field(value: &self.deviceFeaturesSelect) }()
+      case 6: try { try decoder.decodeSingularUInt32Field(value: &self.driverFeaturesSelect) }()
+      case 7: try { try decoder.decodeSingularUInt64Field(value: &self.driverFeatures) }()
+      case 8: try { try decoder.decodeSingularUInt32Field(value: &self.queueSelect) }()
+      case 9: try { try decoder.decodeRepeatedMessageField(value: &self.queues) }()
+      case 16: try {
+        var v: WireVirtioNetwork?
+        var hadOneofValue = false
+        if let current = self.device {
+          hadOneofValue = true
+          if case .network(let m) = current {v = m}
+        }
+        try decoder.decodeSingularMessageField(value: &v)
+        if let v = v {
+          if hadOneofValue {try decoder.handleConflictingOneOf()}
+          self.device = .network(v)
+        }
+      }()
+      case 17: try {
+        var v: WireVirtioConsole?
+        var hadOneofValue = false
+        if let current = self.device {
+          hadOneofValue = true
+          if case .console(let m) = current {v = m}
+        }
+        try decoder.decodeSingularMessageField(value: &v)
+        if let v = v {
+          if hadOneofValue {try decoder.handleConflictingOneOf()}
+          self.device = .console(v)
+        }
+      }()
+      case 18: try {
+        var v: WireVirtioBalloon?
+        var hadOneofValue = false
+        if let current = self.device {
+          hadOneofValue = true
+          if case .balloon(let m) = current {v = m}
+        }
+        try decoder.decodeSingularMessageField(value: &v)
+        if let v = v {
+          if hadOneofValue {try decoder.handleConflictingOneOf()}
+          self.device = .balloon(v)
+        }
+      }()
+      default: break
+      }
+    }
+  }
+
+  package func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    // The use of inline closures is to circumvent an issue where the compiler
+    // allocates stack space for every if/case branch local when no optimizations
+    // are enabled. https://github.com/apple/swift-protobuf/issues/1034 and
+    // https://github.com/apple/swift-protobuf/issues/1182
+    if self.deviceID != 0 {
+      try visitor.visitSingularUInt32Field(value: self.deviceID, fieldNumber: 1)
+    }
+    if self.status != 0 {
+      try visitor.visitSingularUInt32Field(value: self.status, fieldNumber: 2)
+    }
+    if self.interruptStatus != 0 {
+      try visitor.visitSingularUInt32Field(value: self.interruptStatus, fieldNumber: 3)
+    }
+    if self.configGeneration != 0 {
+      try visitor.visitSingularUInt32Field(value: self.configGeneration, fieldNumber: 4)
+    }
+    if self.deviceFeaturesSelect != 0 {
+      try visitor.visitSingularUInt32Field(value: self.deviceFeaturesSelect, fieldNumber: 5)
+    }
+    if self.driverFeaturesSelect != 0 {
+      try visitor.visitSingularUInt32Field(value: self.driverFeaturesSelect, fieldNumber: 6)
+    }
+    if self.driverFeatures != 0 {
+      try visitor.visitSingularUInt64Field(value: self.driverFeatures, fieldNumber: 7)
+    }
+    if self.queueSelect != 0 {
+      try visitor.visitSingularUInt32Field(value: self.queueSelect, fieldNumber: 8)
+    }
+    if !self.queues.isEmpty {
+      try visitor.visitRepeatedMessageField(value: self.queues, fieldNumber: 9)
+    }
+    switch self.device {
+    case .network?: try {
+      guard case .network(let v)? = self.device else { preconditionFailure() }
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 16)
+    }()
+    case .console?: try {
+      guard case .console(let v)? = self.device else { preconditionFailure() }
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 17)
+    }()
+    case .balloon?: try {
+      guard case .balloon(let v)? = self.device else { preconditionFailure() }
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 18)
+    }()
+    case nil: break
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  package static func ==(lhs: WireVirtio, rhs: WireVirtio) -> Bool {
+    if lhs.deviceID != rhs.deviceID {return false}
+    if lhs.status != rhs.status {return false}
+    if lhs.interruptStatus != rhs.interruptStatus {return false}
+    if lhs.configGeneration != rhs.configGeneration {return false}
+    if lhs.deviceFeaturesSelect != rhs.deviceFeaturesSelect {return false}
+    if lhs.driverFeaturesSelect != rhs.driverFeaturesSelect {return false}
+    if lhs.driverFeatures != rhs.driverFeatures {return false}
+    if lhs.queueSelect != rhs.queueSelect {return false}
+    if lhs.queues != rhs.queues {return false}
+    if lhs.device != rhs.device {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension WireVirtioQueue: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  package static let protoMessageName: String = _protobuf_package + ".VirtioQueue"
+  package static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}size\0\u{1}ready\0\u{3}descriptor_address\0\u{3}driver_address\0\u{3}device_address\0\u{3}next_available\0\u{3}next_used\0")
+
+  package mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularUInt32Field(value: &self.size) }()
+      case 2: try { try decoder.decodeSingularBoolField(value: &self.ready) }()
+      case 3: try { try decoder.decodeSingularUInt64Field(value: &self.descriptorAddress) }()
+      case 4: try { try decoder.decodeSingularUInt64Field(value: &self.driverAddress) }()
+      case 5: try { try decoder.decodeSingularUInt64Field(value: &self.deviceAddress) }()
+      case 6: try { try decoder.decodeSingularUInt32Field(value: &self.nextAvailable) }()
+      case 7: try { try decoder.decodeSingularUInt32Field(value: &self.nextUsed) }()
+      default: break
+      }
+    }
+  }
+
+  package func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if self.size != 0 {
+      try visitor.visitSingularUInt32Field(value: self.size, fieldNumber: 1)
+    }
+    if self.ready != false {
+      try visitor.visitSingularBoolField(value: self.ready, fieldNumber: 2)
+    }
+    if self.descriptorAddress != 0 {
+      try visitor.visitSingularUInt64Field(value: self.descriptorAddress, fieldNumber: 3)
+    }
+    if self.driverAddress != 0 {
+      try visitor.visitSingularUInt64Field(value: self.driverAddress, fieldNumber: 4)
+    }
+    if self.deviceAddress != 0 {
+      try visitor.visitSingularUInt64Field(value: self.deviceAddress, fieldNumber: 5)
+    }
+    if self.nextAvailable != 0 {
+      try visitor.visitSingularUInt32Field(value: self.nextAvailable, fieldNumber: 6)
+    }
+    if self.nextUsed != 0 {
+      try visitor.visitSingularUInt32Field(value: self.nextUsed, fieldNumber: 7)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  package static func ==(lhs: WireVirtioQueue, rhs: WireVirtioQueue) -> Bool {
+    if lhs.size != rhs.size {return false}
+    if lhs.ready != rhs.ready {return false}
+    if lhs.descriptorAddress != rhs.descriptorAddress {return false}
+    if lhs.driverAddress != rhs.driverAddress {return false}
+    if lhs.deviceAddress != rhs.deviceAddress {return false}
+    if lhs.nextAvailable != rhs.nextAvailable {return false}
+    if lhs.nextUsed != rhs.nextUsed {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension WireVirtioNetwork: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  package static let protoMessageName: String = _protobuf_package + ".VirtioNetwork"
+  package static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{3}announce_pending\0")
+
+  package mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularBoolField(value: &self.announcePending) }()
+      default: break
+      }
+    }
+  }
+
+  package func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if self.announcePending != false {
+      try visitor.visitSingularBoolField(value: self.announcePending, fieldNumber: 1)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  package static func ==(lhs: WireVirtioNetwork, rhs: WireVirtioNetwork) -> Bool {
+    if lhs.announcePending != rhs.announcePending {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension WireVirtioConsole: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  package static let protoMessageName: String = _protobuf_package + ".VirtioConsole"
+  package static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}input\0")
+
+  package mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularBytesField(value: &self.input) }()
+      default: break
+      }
+    }
+  }
+
+  package func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if !self.input.isEmpty {
+      try visitor.visitSingularBytesField(value: self.input, fieldNumber: 1)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  package static func ==(lhs: WireVirtioConsole, rhs: WireVirtioConsole) -> Bool {
+    if lhs.input != rhs.input {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension WireVirtioBalloon: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  package static let protoMessageName: String = _protobuf_package + ".VirtioBalloon"
+  package static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{3}target_pages\0\u{3}actual_pages\0")
+
+  package mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularUInt32Field(value: &self.targetPages) }()
+      case 2: try { try decoder.decodeSingularUInt32Field(value: &self.actualPages) }()
+      default: break
+      }
+    }
+  }
+
+  package func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if self.targetPages != 0 {
+      try visitor.visitSingularUInt32Field(value: self.targetPages, fieldNumber: 1)
+    }
+    if self.actualPages != 0 {
+      try visitor.visitSingularUInt32Field(value: self.actualPages, fieldNumber: 2)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  package static func ==(lhs: WireVirtioBalloon, rhs: WireVirtioBalloon) -> Bool {
+    if lhs.targetPages != rhs.targetPages {return false}
+    if lhs.actualPages != rhs.actualPages {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
