@@ -31,7 +31,8 @@ struct DiskDriver {
     static let data: UInt64 = 0x20_0000
     private let headers: UInt64 = 0x8_0000
 
-    init(_ disk: TemporaryDisk, _ backing: Backing = Backing(), readOnly: Bool = false, features: UInt64? = nil) throws {
+    init(_ disk: TemporaryDisk, _ backing: Backing = Backing(), readOnly: Bool = false, features: UInt64? = nil) throws
+    {
         guest = try GuestDriver(try backing.device(disk, readOnly: readOnly))
         try guest.start(features: features, size: 256)
     }
@@ -181,6 +182,23 @@ struct BlockTests {
             }
         }
         driver.guest.checkMarks()
+    }
+
+    /// More than the device does at once, in one kick.
+    @Test(arguments: Backing.all)
+    func moreThanItsDepth(_ backing: Backing) throws {
+        let disk = try TemporaryDisk(byteCount: 4 << 20, folder: backing.folder)
+        let driver = try DiskDriver(disk, backing)
+        for _ in 0..<4 {
+            for index in 0..<250 {
+                driver.queue(
+                    BlockProtocol.read, sector: UInt64(index) * 8, [.into(Self.data + UInt64(index) * 4096, 4096)],
+                    slot: index, indirect: true)
+            }
+            driver.guest.kickIfWanted(added: 250)
+            for _ in 0..<250 { _ = try driver.guest.awaitByInterrupt() }
+            for index in 0..<250 { #expect(driver.answer(slot: index) == BlockProtocol.ok) }
+        }
     }
 
     /// Moves with requests in flight and in the ring: each is done once, at one of the two.

@@ -6,7 +6,9 @@ import VMState
 import Virtio
 
 struct EntropyTests {
-    @Test(arguments: [0, Feature.eventIndex, Feature.indirectDescriptors, Feature.eventIndex | Feature.indirectDescriptors])
+    @Test(arguments: [
+        0, Feature.eventIndex, Feature.indirectDescriptors, Feature.eventIndex | Feature.indirectDescriptors,
+    ])
     func fillsBuffers(_ features: UInt64) throws {
         let driver = try GuestDriver(EntropyDevice())
         try driver.start(features: Feature.version1 | features, size: 16)

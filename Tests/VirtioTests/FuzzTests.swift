@@ -13,10 +13,9 @@ struct FuzzTests {
         case .block: return BlockDevice(file: try disk.open())
         case .blockByCalls: return BlockDevice(file: try disk.open(), allowsRing: false)
         case .network:
-            return NetworkDevice(port: try NetworkPort(adopting: try loop(), name: "fuzz"), mac: MACAddress([2, 0, 0, 0, 0, 1])!)
-        case .console:
-            let console = ConsoleDevice(output: { _ in })
-            return console
+            let mac = try #require(MACAddress([2, 0, 0, 0, 0, 1]))
+            return NetworkDevice(port: try NetworkPort(adopting: try loop(), name: "fuzz"), mac: mac)
+        case .console: return ConsoleDevice(output: { _ in })
         case .entropy: return EntropyDevice()
         case .balloon: return BalloonDevice()
         }
@@ -29,7 +28,9 @@ struct FuzzTests {
         address.sun_family = sa_family_t(AF_UNIX)
         // A name of the kernel's choice, in the abstract space: an address of the family alone.
         let bound = withUnsafeMutablePointer(to: &address) { pointer in
-            pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) { bind(file, $0, socklen_t(MemoryLayout<sa_family_t>.size)) }
+            pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+                bind(file, $0, socklen_t(MemoryLayout<sa_family_t>.size))
+            }
         }
         try #require(bound == 0)
         var length = socklen_t(MemoryLayout<sockaddr_un>.size)
@@ -71,7 +72,8 @@ struct FuzzTests {
         for _ in 0..<3000 {
             var bytes = good
             for _ in 0..<Int.random(in: 1...4, using: &generator) {
-                bytes[Int.random(in: 0..<bytes.count, using: &generator)] ^= 1 << UInt8.random(in: 0...7, using: &generator)
+                let place = Int.random(in: 0..<bytes.count, using: &generator)
+                bytes[place] ^= 1 << UInt8.random(in: 0...7, using: &generator)
             }
             if Int.random(in: 0..<4, using: &generator) == 0 {
                 bytes = Array(bytes.prefix(Int.random(in: 0...bytes.count, using: &generator)))

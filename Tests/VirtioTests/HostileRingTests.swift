@@ -50,7 +50,8 @@ struct HostileRingTests {
         Case(name: "readable behind writable", says: "a readable buffer behind a writable one") {
             $0.add([.into(0x100000, 8), .out(0x100008, 8)])
         },
-        Case(name: "indirect, not agreed", says: "an indirect descriptor where none may be", features: Feature.version1) {
+        Case(name: "indirect, not agreed", says: "an indirect descriptor where none may be", features: Feature.version1)
+        {
             $0.add([.into(0x100000, 8)], indirect: true)
         },
         Case(name: "indirect with a next", says: "an indirect descriptor where none may be") {

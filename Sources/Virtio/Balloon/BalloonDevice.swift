@@ -24,8 +24,8 @@ public final class BalloonDevice: VirtioBackend, @unchecked Sendable {
     private static let targetOffset = 0
     private static let actualOffset = 4
     /// Page numbers in one request; Linux sends 256.
-    private static let pageLimit = 64 << 10
-    private static let roundLimit = 32
+    private static let pageLimit = 16 << 10
+    private static let roundLimit = 8
 
     // Under the device's work lock, except the host, which never changes.
     private var host: BackendHost?

@@ -116,22 +116,20 @@ public final class BlockDevice: VirtioBackend, @unchecked Sendable {
         hasMore = false
         // Bounded, so that others get a chance at the device's lock.
         var budget = Self.depth
-        while !free.isEmpty {
-            guard budget > 0 else {
-                hasMore = true
-                break
-            }
+        var sawEnd = false
+        while !sawEnd, budget > 0, !free.isEmpty {
             budget -= 1
-            guard let chain = try queue.next() else {
-                hasMore = try queue.rearm()
-                break
+            if let chain = try queue.next() {
+                try begin(chain, queue, engine)
+            } else {
+                sawEnd = try !queue.rearm()
             }
-            try begin(chain, queue, engine)
         }
         engine.submit()
         // Operations of the synchronous engine are done by now.
         settle(engine.take(wait: false), queue, engine)
-        if engine.eventDescriptor == nil, free.isEmpty || engine.hasUnsubmitted { hasMore = true }
+        // With all slots in use, the end of one of them calls again; not so if it was settled just now.
+        hasMore = !sawEnd && !free.isEmpty
     }
 
     public func drain() {
@@ -155,7 +153,10 @@ public final class BlockDevice: VirtioBackend, @unchecked Sendable {
                 continue
             }
             if answer != BlockProtocol.ok {
-                host?.logOnce("\(answer) \(result)", "a request on \(file.path) failed: \(errorText(CInt(clamping: -result)))")
+                host?.logOnce(
+                    "\(result)",
+                    "a request on \(file.path) failed: "
+                        + (result < 0 ? errorText(CInt(clamping: -result)) : "the file is shorter than it was"))
             }
             switch request.work {
             case .read:

@@ -129,7 +129,10 @@ public final class NetworkDevice: VirtioBackend, @unchecked Sendable {
         hasMore = false
         announcer.sendDue(to: port)
         if let transmitter { hasMore = try transmitter.process() || hasMore }
-        if let receiver { hasMore = try receiver.process() || hasMore }
+        if let receiver, !receiver.isGone {
+            hasMore = try receiver.process() || hasMore
+            if receiver.isGone { host?.logOnce("gone", "\(port.name) is gone: nothing is received any more") }
+        }
         if let controlQueue { try control(controlQueue) }
     }
 

@@ -15,6 +15,8 @@ final class NetworkReceiver {
     private var heldByteCount = 0
     /// The guest queued no buffers: frames stay with the host until it does.
     private var isStarved = false
+    /// The host's end went away: no frame will come any more.
+    private(set) var isGone = false
 
     private static let roundLimit = 64
 
@@ -28,7 +30,7 @@ final class NetworkReceiver {
 
     deinit { unsafe frame.deallocate() }
 
-    var wantsFrames: Bool { !isStarved }
+    var wantsFrames: Bool { !isStarved && !isGone }
 
     /// Passes on what is there. True if there is more to do at once.
     func process() throws(VirtioFault) -> Bool {
@@ -64,7 +66,9 @@ final class NetworkReceiver {
             let count = unsafe cur_readv(port.descriptor, &vector, 1)
             if count >= NetworkPort.headerByteCount { return count }
             // What is shorter than its header is no frame; 0 is the end of a socket.
-            if count <= 0, count != -Int(EINTR) { return nil }
+            if count > 0 || count == -Int(EINTR) { continue }
+            isGone = count != -Int(EAGAIN)
+            return nil
         }
     }
 

@@ -24,6 +24,9 @@ public final class VirtioDevice: Sendable {
         thread = try DeviceThread(name: backend.name, kick: core.kick) { core.step() }
     }
 
+    /// Nothing is under way when memory and files may go.
+    deinit { quiesce() }
+
     /// The virtio device type: 1 network, 2 block, 3 console, 4 entropy, 5 balloon.
     public var deviceID: UInt32 { core.backend.deviceID }
     /// "virtio-blk".

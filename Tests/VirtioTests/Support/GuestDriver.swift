@@ -167,7 +167,8 @@ final class GuestDriver {
 
     private var usesEventIndex: Bool { features & Feature.eventIndex != 0 }
 
-    func descriptor(_ queue: Int, _ index: UInt16, _ address: UInt64, _ count: UInt32, _ flags: UInt16, _ next: UInt16) {
+    func descriptor(_ queue: Int, _ index: UInt16, _ address: UInt64, _ count: UInt32, _ flags: UInt16, _ next: UInt16)
+    {
         writeDescriptor(queues[queue].descriptors + 16 * UInt64(index), address, count, flags, next)
     }
 

@@ -12,7 +12,7 @@ final class TemporaryDisk {
         let file = mkstemp(&template)
         guard file >= 0, ftruncate(file, byteCount) == 0 else { throw VirtioError(.hostRefused, "no temporary file") }
         close(file)
-        path = template.withUnsafeBufferPointer { String(cString: $0.baseAddress!) }
+        path = String(decoding: template.dropLast().map { UInt8(bitPattern: $0) }, as: UTF8.self)
     }
 
     deinit { unlink(path) }
