@@ -8,7 +8,7 @@ import VMState
 private let folder = URL(filePath: #filePath).deletingLastPathComponent().appending(path: "Golden/v1")
 private let isWriting = ProcessInfo.processInfo.environment["MIGRATECTL_WRITE_GOLDEN"] != nil
 /// A section, or the CPU policy.
-private let names = ["vcpu.0", "irqchip", "pit", "clock", "serial.0", "policy"]
+private let names = ["vcpu.0", "irqchip", "pit", "clock", "serial.0", "virtio.0", "policy"]
 
 struct GoldenTests {
     private func describe(_ name: String, _ bytes: [UInt8]) throws -> StateDescription {

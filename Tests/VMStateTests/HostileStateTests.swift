@@ -17,7 +17,7 @@ struct HostileStateTests {
         serial.divisor = 12
         let sections: [(String, any SavedState)] = [
             ("vcpu.0", whole.vcpus[0]), ("irqchip", platform.irqchip), ("pit", platform.pit),
-            ("clock", platform.clock), ("serial.0", serial),
+            ("clock", platform.clock), ("serial.0", serial), ("virtio.0", VirtioStateTests.sample),
         ]
         return sections.compactMap { name, state in (try? state.encoded()).map { (name, $0) } }
     }()
@@ -27,7 +27,7 @@ struct HostileStateTests {
         try #require(try StateDescription(section: name, version: version, bytes: bytes))
     }
 
-    @Test func samplesAreThere() { #expect(Self.samples.count == 5) }
+    @Test func samplesAreThere() { #expect(Self.samples.count == 6) }
 
     /// Cut off anywhere, a section is refused, or (when the cut falls between two fields that may be absent) differs
     /// from the whole in what it says.
@@ -51,6 +51,7 @@ struct HostileStateTests {
         case "irqchip": try IRQChipState(decoding: bytes, version: 1).encoded()
         case "pit": try PITState(decoding: bytes, version: 1).encoded()
         case "clock": try ClockState(decoding: bytes, version: 1).encoded()
+        case "virtio.0": try VirtioState(decoding: bytes, version: 1).encoded()
         default: try SerialState(decoding: bytes, version: 1).encoded()
         }
     }

@@ -33,7 +33,11 @@ struct DiskDriver {
 
     init(_ disk: TemporaryDisk, _ backing: Backing = Backing(), readOnly: Bool = false, features: UInt64? = nil) throws
     {
-        guest = try GuestDriver(try backing.device(disk, readOnly: readOnly))
+        try self.init(try backing.device(disk, readOnly: readOnly), features: features)
+    }
+
+    init(_ device: BlockDevice, features: UInt64? = nil) throws {
+        guest = try GuestDriver(device)
         try guest.start(features: features, size: 256)
     }
 
@@ -227,15 +231,6 @@ struct BlockTests {
             }
         }
         driver.guest.checkMarks()
-    }
-
-    /// A driver that does not flush gets writes that are stable when they are answered.
-    @Test func writesThroughWithoutFlush() throws {
-        let disk = try TemporaryDisk(byteCount: 1 << 20)
-        let driver = try DiskDriver(disk, features: Feature.version1)
-        driver.guest.memory.write([UInt8](repeating: 9, count: 4096), at: Self.data)
-        #expect(try driver.run(BlockProtocol.write, [.out(Self.data, 4096)]) == BlockProtocol.ok)
-        #expect(disk.bytes(at: 0, 4096) == [UInt8](repeating: 9, count: 4096))
     }
 
     /// The file is shorter than it was: an error, not a hang and not old data called new.

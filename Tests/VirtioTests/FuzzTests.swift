@@ -44,17 +44,22 @@ struct FuzzTests {
         return file
     }
 
+    /// MIGRATECTL_FUZZ_SECONDS asks for more.
+    private static let seconds = getenv("MIGRATECTL_FUZZ_SECONDS").flatMap { Int(String(cString: $0)) } ?? 3
+    /// MIGRATECTL_FUZZ_SEED begins elsewhere.
+    private static let firstSeed = getenv("MIGRATECTL_FUZZ_SEED").flatMap { UInt64(String(cString: $0)) } ?? 17
+
     /// Seeds that once found something come first (none yet), then as many as there is time for, but always some.
     private static let corpus: [UInt64] = [1, 2, 3]
 
     @Test(arguments: Kind.allCases)
     func survivesRandomDrivers(_ kind: Kind) throws {
         let disk = try TemporaryDisk(byteCount: 1 << 20)
-        let end = time(nil) + 3
+        let end = time(nil) + Self.seconds
         var seed: UInt64 = 0
         while seed < UInt64(Self.corpus.count) || time(nil) < end {
             var generator = SeededGenerator(
-                state: seed < UInt64(Self.corpus.count) ? Self.corpus[Int(seed)] : seed &* 0x1000 &+ 17)
+                state: seed < UInt64(Self.corpus.count) ? Self.corpus[Int(seed)] : seed &* 0x1000 &+ Self.firstSeed)
             let bytes = (0..<2048).map { _ in UInt8.random(in: 0...255, using: &generator) }
             let page = try fuzzDevice(bytes) { try backend(kind, disk) }
             #expect(page == nil, "\(kind) with seed \(seed): a page was changed and not marked")

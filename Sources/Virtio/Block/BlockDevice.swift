@@ -34,6 +34,7 @@ public final class BlockDevice: VirtioBackend, @unchecked Sendable {
     private let file: BlockFile
     private let serial: [UInt8]
     private let allowsRing: Bool
+    private let givenEngine: (any BlockEngine)?
 
     // Under the device's work lock.
     private var host: BackendHost?
@@ -47,10 +48,16 @@ public final class BlockDevice: VirtioBackend, @unchecked Sendable {
     private var hasBufferedWrites = false
 
     /// `serial` is what the driver reads as the disk's id: 20 bytes of it. `allowsRing` false keeps off io_uring.
-    public init(file: BlockFile, serial: String = "", allowsRing: Bool = true) {
+    public convenience init(file: BlockFile, serial: String = "", allowsRing: Bool = true) {
+        self.init(file: file, serial: serial, allowsRing: allowsRing, engine: nil)
+    }
+
+    /// With an engine of the caller's: tests let I/O fail and wait.
+    package init(file: BlockFile, serial: String, allowsRing: Bool, engine: (any BlockEngine)?) {
         self.file = file
         self.serial = Array(serial.utf8.prefix(BlockProtocol.idByteCount))
         self.allowsRing = allowsRing
+        givenEngine = engine
         var features = Features.sizeMax | Features.segMax | Features.blockSize | Features.flush
         features |= file.isReadOnly ? Features.readOnly : Features.discard | Features.writeZeroes
         self.features = features
@@ -80,8 +87,8 @@ public final class BlockDevice: VirtioBackend, @unchecked Sendable {
         self.host = host
         slots = (0..<Self.depth).map { BlockRequest(tag: UInt64($0)) }
         free = Array((0..<Self.depth).reversed())
-        guard allowsRing else {
-            engine = SynchronousEngine()
+        guard allowsRing, givenEngine == nil else {
+            engine = givenEngine ?? SynchronousEngine()
             return
         }
         let (ring, error) = RingEngine.make(depth: Self.depth)

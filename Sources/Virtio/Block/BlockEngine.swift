@@ -5,7 +5,7 @@ import Glibc
 
 /// One call on a file.
 @safe
-enum BlockOperation {
+package enum BlockOperation {
     @unsafe case read(CInt, UnsafePointer<iovec>, count: Int, offset: UInt64)
     @unsafe case write(CInt, UnsafePointer<iovec>, count: Int, offset: UInt64)
     case synchronize(CInt)
@@ -13,7 +13,7 @@ enum BlockOperation {
 }
 
 /// Takes operations and gives back their results, in any order. One thread at a time.
-protocol BlockEngine: AnyObject {
+package protocol BlockEngine: AnyObject {
     /// Becomes readable when an operation ended.
     var eventDescriptor: CInt? { get }
     /// Operations were accepted that the kernel has not taken yet: `submit` is to be called again.

@@ -18,6 +18,7 @@ final class GuestBuffer: GuestMemoryAccess, @unchecked Sendable {
 
     let regions: [Region]
     private let marked = Mutex<Set<UInt64>>([])
+    private let marks = Mutex<[UInt64]>([])
     private let discarded = Mutex<[Range<UInt64>]>([])
 
     init(_ ranges: [(start: UInt64, count: Int)] = [(0, 8 << 20), (0x1_0000_0000, 1 << 20)]) {
@@ -70,6 +71,7 @@ final class GuestBuffer: GuestMemoryAccess, @unchecked Sendable {
 
     func markWritten(_ address: UInt64, count: Int) {
         guard count > 0 else { return }
+        marks.withLock { $0.append(address) }
         let pages = address / 4096...(address + UInt64(count) - 1) / 4096
         marked.withLock { $0.formUnion(pages) }
     }
@@ -125,6 +127,7 @@ final class GuestBuffer: GuestMemoryAccess, @unchecked Sendable {
         return nil
     }
 
-    var markedPages: Set<UInt64> { marked.withLock { $0 } }
+    /// Where devices said that they wrote, in the order of saying.
+    var marksInOrder: [UInt64] { marks.withLock { $0 } }
     var discardedRanges: [Range<UInt64>] { discarded.withLock { $0 } }
 }
