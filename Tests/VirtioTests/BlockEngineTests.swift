@@ -114,19 +114,6 @@ struct BlockEngineTests {
         #expect(engine.names == ["write", "synchronize", "read"])
     }
 
-    /// The page cache is of one host only.
-    @Test func quiesceFlushesThePageCache() throws {
-        let engine = ScriptedEngine()
-        let driver = try driver(try disk(), engine)
-        #expect(try driver.run(BlockProtocol.write, [.out(Self.data + 1, 512)]) == BlockProtocol.ok)
-        driver.guest.device.quiesce()
-        // That one goes past the engine; what can be seen is that nothing is left open or done twice.
-        driver.guest.device.quiesce()
-        driver.guest.device.unquiesce()
-        #expect(try driver.run(BlockProtocol.flush) == BlockProtocol.ok)
-        #expect(engine.names == ["write", "synchronize"])
-    }
-
     /// `quiesce` comes back when the last request in flight is answered, and takes no new one.
     @Test func quiesceWaits() throws {
         let engine = ScriptedEngine()

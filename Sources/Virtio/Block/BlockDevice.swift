@@ -31,7 +31,8 @@ public final class BlockDevice: VirtioBackend, @unchecked Sendable {
     /// 1 GiB for discard and write-zeroes.
     static let rangeSectorLimit: UInt32 = 1 << 21
 
-    private let file: BlockFile
+    /// What it is on. Between two hosts, `synchronize` and the locks are for whoever moves the VM.
+    public let file: BlockFile
     private let serial: [UInt8]
     private let allowsRing: Bool
     private let givenEngine: (any BlockEngine)?
@@ -44,8 +45,6 @@ public final class BlockDevice: VirtioBackend, @unchecked Sendable {
     private var slots: [BlockRequest] = []
     private var free: [Int] = []
     private var hasMore = false
-    /// Written through the page cache, and no flush since.
-    private var hasBufferedWrites = false
 
     /// `serial` is what the driver reads as the disk's id: 20 bytes of it. `allowsRing` false keeps off io_uring.
     public convenience init(file: BlockFile, serial: String = "", allowsRing: Bool = true) {
@@ -143,12 +142,6 @@ public final class BlockDevice: VirtioBackend, @unchecked Sendable {
         guard let queue, let engine else { return }
         while free.count < slots.count { settle(engine.take(wait: true), queue, engine) }
         queue.publish()
-        // The next reader may be another host, which does not see this one's page cache.
-        if hasBufferedWrites {
-            hasBufferedWrites = false
-            let result = cur_fdatasync(file.descriptor)
-            if result < 0 { host?.log("cannot flush \(file.path): \(errorText(-result))") }
-        }
     }
 
     private func settle(_ results: [(tag: UInt64, result: Int)], _ queue: Virtqueue, _ engine: any BlockEngine) {
@@ -165,13 +158,9 @@ public final class BlockDevice: VirtioBackend, @unchecked Sendable {
                     "a request on \(file.path) failed: "
                         + (result < 0 ? errorText(CInt(clamping: -result)) : "the file is shorter than it was"))
             }
-            switch request.work {
-            case .read:
+            if case .read = request.work {
                 // Before the used ring shows it; also after an error, which may have come half-way.
                 for part in chain.writable { host?.memory.markWritten(part.address, count: part.count) }
-            case .write: hasBufferedWrites = hasBufferedWrites || request.isBuffered
-            case .flush: if answer != BlockProtocol.ok { hasBufferedWrites = true }
-            case .allocate: break
             }
             request.end()
             free.append(index)
@@ -204,7 +193,6 @@ public final class BlockDevice: VirtioBackend, @unchecked Sendable {
             transfer(chain, isWrite: true, sector, queue, engine)
         case BlockProtocol.flush:
             guard let request = takeSlot() else { return }
-            hasBufferedWrites = false
             request.beginFlush(chain, on: file)
             engine.start(request.operation, tag: request.tag)
         case BlockProtocol.getID:

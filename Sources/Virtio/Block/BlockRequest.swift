@@ -43,8 +43,8 @@ final class BlockRequest {
     private var remaining = 0
     private var file: CInt = -1
     private var retries = 0
-    /// Transferred through the page cache, at least partly.
-    private(set) var isBuffered = false
+    /// Through the page cache, as far as it is at present.
+    private var isBuffered = false
     /// A write whose data is there and has yet to become stable.
     private var isSynchronizing = false
 

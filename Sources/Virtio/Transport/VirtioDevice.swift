@@ -32,6 +32,9 @@ public final class VirtioDevice: Sendable {
     /// "virtio-blk".
     public var name: String { core.backend.name }
 
+    /// As the driver's own reset: for a machine that starts anew. Waits for work in flight.
+    public func reset() { writeRegister(offset: MMIORegister.status, size: 4, value: 0) }
+
     /// Takes no new chains, waits for all in flight, and publishes them.
     public func quiesce() {
         core.work.withLock { work in
