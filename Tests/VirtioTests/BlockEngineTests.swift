@@ -67,10 +67,11 @@ struct BlockEngineTests {
         #expect(try driver.run(BlockProtocol.read, [.into(Self.data, 512)]) == BlockProtocol.ok)
     }
 
+    private static let hasDirect = (try? TemporaryDisk(byteCount: 4096).open().isDirect) == true
+
     /// Direct I/O with an alignment that the file system did not tell of.
-    @Test func fallsBackToThePageCache() throws {
+    @Test(.enabled(if: hasDirect, "no O_DIRECT in /var/tmp")) func fallsBackToThePageCache() throws {
         let disk = try disk()
-        try #require(try disk.open().isDirect)
         let engine = ScriptedEngine(script: [-Int(EINVAL), nil, -Int(EINVAL), -Int(EINVAL)])
         let driver = try driver(disk, engine)
         #expect(try driver.run(BlockProtocol.read, [.into(Self.data, 4096)]) == BlockProtocol.ok)
