@@ -37,6 +37,7 @@ let package = Package(
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
         .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
         .package(url: "https://github.com/apple/swift-protobuf", from: "1.39.0"),
+        .package(url: "https://github.com/jpsim/Yams", from: "6.2.2"),
     ],
     targets: [
         // C shims: they know nothing of the rest (DESIGN section 2).
@@ -78,7 +79,7 @@ let package = Package(
         .target(
             name: "Machine",
             dependencies: [
-                "CKVM", "DirtyLog", "KVM", "Migrate", "SelfTest", "Units", "VMState",
+                "CKVM", "DirtyLog", "KVM", "Migrate", "SelfTest", "Units", "VMState", "Virtio",
                 .product(name: "Logging", package: "swift-log"),
             ],
             swiftSettings: library),
@@ -86,9 +87,9 @@ let package = Package(
         .executableTarget(
             name: "migratectl",
             dependencies: [
-                "Control", "DirtyLog", "KVM", "Machine", "Migrate", "SelfTest", "Units", "VMState",
+                "Control", "DirtyLog", "KVM", "Machine", "Migrate", "SelfTest", "Units", "VMState", "Virtio",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
-                .product(name: "Logging", package: "swift-log"),
+                .product(name: "Logging", package: "swift-log"), .product(name: "Yams", package: "Yams"),
             ],
             swiftSettings: program),
 
@@ -129,7 +130,7 @@ let package = Package(
         .testTarget(
             name: "MachineTests",
             dependencies: [
-                "CKVM", "DirtyLog", "KVM", "Machine", "Migrate", "Units", "VMState",
+                "CKVM", "DirtyLog", "KVM", "Machine", "Migrate", "Units", "VMState", "Virtio",
                 .product(name: "Logging", package: "swift-log"),
             ],
             swiftSettings: program),

@@ -113,6 +113,12 @@ long ckvm_reset_dirty_rings(int vm_fd) {
     return result;
 }
 
+int64_t ckvm_realtime_seconds(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    return now.tv_sec;
+}
+
 uint64_t ckvm_monotonic_nanoseconds(void) {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);

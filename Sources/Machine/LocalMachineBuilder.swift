@@ -7,6 +7,7 @@ import Logging
 import Migrate
 import Units
 import VMState
+import Virtio
 
 /// Makes machines on this host from configurations that came over the wire.
 public struct LocalMachineBuilder: MachineBuilder {
@@ -54,6 +55,7 @@ public struct LocalMachineBuilder: MachineBuilder {
             reasons.append(error.description)
         }
         reasons += deviceReasons(configuration.devices)
+        let parts = VirtioPart.parts(for: configuration.devices, host: host, reasons: &reasons)
         guard reasons.isEmpty, let policy else {
             let name = MachineName.problem(with: configuration.name) == nil ? configuration.name : "the machine"
             throw MachineError(.cannotRunHere, "\(name) cannot run here: " + reasons.joined(separator: "; "))
@@ -62,8 +64,8 @@ public struct LocalMachineBuilder: MachineBuilder {
             try takeReserve(for: configuration)
             ?? Chassis(layout: configuration.memory, system: system, host: host)
         return try Machine(
-            configuration: configuration, policy: policy, hostCPU: hostCPU, chassis: chassis, host: host,
-            logger: logger)
+            configuration: configuration, policy: policy, hostCPU: hostCPU, parts: parts, chassis: chassis,
+            host: host, logger: logger)
     }
 
     private func takeReserve(for configuration: MachineConfiguration) -> Chassis? {
@@ -100,23 +102,25 @@ public struct LocalMachineBuilder: MachineBuilder {
 
     private func deviceReasons(_ devices: [MachineConfiguration.Device]) -> [String] {
         var reasons: [String] = []
-        let known = Machine.deviceList
+        let known = DeviceSet.known
         var seen: Set<String> = []
         for device in devices {
             guard seen.insert(device.name).inserted else {
                 reasons.append("it has the device \(device.name) twice")
                 continue
             }
-            guard let mine = known.first(where: { $0.name == device.name }) else {
-                reasons.append("this machine has no device \(device.name)")
-                continue
-            }
-            if device.version > mine.version || device.version == 0 {
+            let newest = known.first { $0.name == device.name }?.version ?? VirtioDevice.stateVersion
+            if device.version > newest || device.version == 0 {
                 reasons.append(
-                    "device \(device.name) has state version \(device.version), here up to \(mine.version) is known")
+                    "device \(device.name) has state version \(device.version), here up to \(newest) is known")
             }
         }
-        for device in known where !seen.contains(device.name) { reasons.append("it lacks the device \(device.name)") }
+        if seen.contains(GenerationID.deviceName), !seen.contains(PowerController.deviceName) {
+            reasons.append("its device \(GenerationID.deviceName) needs \(PowerController.deviceName)")
+        }
+        for device in known where device.isNeeded && !seen.contains(device.name) {
+            reasons.append("it lacks the device \(device.name)")
+        }
         return reasons
     }
 }

@@ -5,15 +5,14 @@ import KVM
 
 extension Machine {
     /// Runs on the vCPUs' threads, on several at once. Holds no machine: the threads end before it goes away.
-    static func exitHandler(bus: PortBus, exitPort: ExitPort, ram: GuestRAM) -> ExitHandler {
+    static func exitHandler(buses: Buses, guestEnd: GuestEnd, ram: GuestRAM) -> ExitHandler {
         { exit, vcpu in
             switch exit {
             case .portIO(let access):
-                bus.perform(access)
-                return exitPort.code.map { .end(.exited(code: $0)) } ?? .carryOn
+                buses.ports.perform(access)
+                return guestEnd.outcome.map { .end($0) } ?? .carryOn
             case .memoryIO(let access):
-                // No device here is reached by memory: reads give all ones, writes go nowhere.
-                if !access.isWrite { access.value = .max }
+                buses.memory.perform(access)
                 return .carryOn
             case .interrupted, .interruptWindowOpen:
                 return .carryOn

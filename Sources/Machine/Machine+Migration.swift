@@ -59,6 +59,11 @@ extension Machine: MigratableMachine {
             // is to tell each guest clock that it stood still, so that the guest's watchdogs forgive the gap.
             for vcpu in group.vcpus { try vcpu.notifyClockPaused() }
             for device in devices { device.unquiesce() }
+            let isArriving = isArriving.withLock { isArriving in
+                defer { isArriving = false }
+                return isArriving
+            }
+            if isArriving { for device in devices { device.announceArrival() } }
             moment.withLock { $0 = .running }
             return group.resume()
         }
@@ -105,6 +110,7 @@ extension Machine: MigratableMachine {
             device.quiesce()
             if let section = state.devices[device.name] { try device.load(section) }
         }
+        isArriving.withLock { $0 = true }
         note(found)
     }
 

@@ -9,6 +9,7 @@ import Migrate
 import Synchronization
 import Units
 import VMState
+import Virtio
 
 /// A running or stopped virtual machine. All calls may come from any thread but a vCPU's or the console's.
 public final class Machine: Sendable {
@@ -22,6 +23,10 @@ public final class Machine: Sendable {
     let group: VCPUGroup
     let devices: [any Device]
     let serial: SerialPort
+    let generation: GenerationID?
+    let virtioConsole: ConsoleDevice?
+    /// Came from another host and has not run here yet.
+    let isArriving = Mutex(false)
     let console: SerialConsole
     /// The MSRs that KVM here can save.
     let saveableMSRs: [UInt32]
@@ -51,7 +56,10 @@ public final class Machine: Sendable {
             throw MachineError(
                 .invalidOptions, "a machine has 1 to \(most) vCPUs on this host, not \(options.vcpuCount)")
         }
-        let boot = try options.guest.makeBoot(vcpuCount: options.vcpuCount)
+        let regions = GuestMemoryLayout.regions(for: options.memory)
+        let loader = try options.guest.makeLoader(
+            vcpuCount: options.vcpuCount, lowMemory: regions.first?.byteCount ?? 0, acpiTables: ACPITables.start)
+        let parts = try VirtioPart.parts(for: options.devices)
         let hostCPU = try HostCPU(of: system)
         let policy: CPUPolicy
         do {
@@ -61,29 +69,26 @@ public final class Machine: Sendable {
         }
         let configuration = MachineConfiguration(
             name: options.name, identifier: options.identifier,
-            memory: GuestMemoryLayout.regions(for: options.memory), vcpuCount: options.vcpuCount,
-            cpuPolicy: policy.encoded(), devices: Self.deviceList)
+            memory: regions, vcpuCount: options.vcpuCount, cpuPolicy: policy.encoded(),
+            devices: try DeviceSet.platform(isPC: options.guest.needsPC) + parts.map { try $0.configuration() })
         let chassis = try Chassis(layout: configuration.memory, system: system, host: options.host)
         try self.init(
-            configuration: configuration, policy: policy, hostCPU: hostCPU, chassis: chassis, host: options.host,
-            logger: logger)
-        try boot.load(into: ram)
-        if let first = group.vcpus.first { try boot.setEntryState(of: first) }
+            configuration: configuration, policy: policy, hostCPU: hostCPU, parts: parts, chassis: chassis,
+            host: options.host, logger: logger)
+        try lockDisks()
+        try loader.load(into: ram)
+        if options.guest.needsPC { try beginPC() }
+        if let first = group.vcpus.first { try loader.setEntryState(of: first) }
     }
 
     /// APIC ids are 8 bits wide without x2APIC, and 255 means all of them.
     static let maximumVCPUCount = 254
 
-    /// What every machine of this version has.
-    static var deviceList: [MachineConfiguration.Device] {
-        [MachineConfiguration.Device(name: SerialPort.deviceName, version: SerialState.version)]
-    }
-
     /// The parts of a machine whose configuration was checked, all of it stopped and its RAM zero. The chassis has that
     /// configuration's memory.
     init(
-        configuration: MachineConfiguration, policy: CPUPolicy, hostCPU: HostCPU, chassis: Chassis,
-        host: HostOptions, logger: Logger
+        configuration: MachineConfiguration, policy: CPUPolicy, hostCPU: HostCPU, parts: [VirtioPart],
+        chassis: Chassis, host: HostOptions, logger: Logger
     ) throws {
         let (vm, ram) = (chassis.vm, chassis.ram)
         var vcpus: [VCPU] = []
@@ -93,12 +98,13 @@ public final class Machine: Sendable {
             vcpus.append(vcpu)
         }
 
-        let bus = PortBus()
+        let buses = Buses()
+        let guestEnd = GuestEnd()
         let console = try SerialConsole(limit: host.serialHistoryByteCount, sink: host.serialSink)
-        let serial = SerialPort(vm: vm, console: console)
-        let devices: [any Device] = [serial]
-        for device in devices { device.realise(on: bus) }
-        let exitPort = ExitPort(on: bus)
+        let devices = try DeviceSet(
+            configuration.devices, parts: parts, vm: vm, ram: ram, console: console, end: guestEnd, buses: buses,
+            logger: logger)
+        _ = ExitPort(on: buses.ports, end: guestEnd)
         let group = VCPUGroup(vcpus: vcpus)
 
         self.configuration = configuration
@@ -108,14 +114,16 @@ public final class Machine: Sendable {
         self.vm = vm
         self.ram = ram
         self.group = group
-        self.devices = devices
-        self.serial = serial
+        self.devices = devices.all
+        self.serial = devices.serial
+        self.generation = devices.generation
+        self.virtioConsole = devices.console
         self.console = console
         self.saveableMSRs = hostCPU.msrs.sorted()
         guard ckvm_install_kick_handler() == 0 else {
             throw MachineError(.hostRefused, "cannot install the handler of the vCPU signal")
         }
-        try group.start(handler: Self.exitHandler(bus: bus, exitPort: exitPort, ram: ram))
+        try group.start(handler: Self.exitHandler(buses: buses, guestEnd: guestEnd, ram: ram))
     }
 
     deinit { stop() }
@@ -127,6 +135,8 @@ public final class Machine: Sendable {
             guard moment.withLock({ $0 }) != .stopped else { return }
             group.end(.stopped)
             group.finish()
+            // What devices have in flight still goes into guest memory.
+            for device in devices { device.quiesce() }
             moment.withLock { $0 = .stopped }
         }
         console.close()
@@ -163,13 +173,14 @@ public final class Machine: Sendable {
     /// What was worth telling when state was captured or restored.
     public var stateWarnings: [StateWarning] { warnings.withLock { $0 } }
 
-    // MARK: The serial line
+    // MARK: The console
 
-    /// The newest serial output, and how many bytes were written before it.
+    /// The newest output of the serial line and of a virtio console, and how many bytes were written before it.
     public var serialHistory: (skipped: UInt64, bytes: [UInt8]) { console.history }
 
-    /// Types into the serial line. Returns how many bytes were taken: the rest must wait until the guest has read.
-    public func sendSerialInput(_ bytes: [UInt8]) -> Int { serial.receive(bytes) }
+    /// Types into the virtio console, or into the serial line of a machine without. Returns how many bytes were taken:
+    /// the rest must wait until the guest has read.
+    public func sendSerialInput(_ bytes: [UInt8]) -> Int { virtioConsole?.receive(bytes) ?? serial.receive(bytes) }
 
     // MARK: Memory
 

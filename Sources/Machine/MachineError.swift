@@ -21,6 +21,8 @@ public struct MachineError: Error, Equatable, Sendable {
         public static let guestEnded = Code(rawValue: "guest-ended")
         /// An address outside of guest RAM.
         public static let badAddress = Code(rawValue: "bad-address")
+        /// A disk or an interface that a device needs is missing, in use, or not what it must be.
+        public static let deviceUnavailable = Code(rawValue: "device-unavailable")
         /// The host did not give something that it usually has.
         public static let hostRefused = Code(rawValue: "host-refused")
     }

@@ -17,6 +17,8 @@ public enum GuestImage: Equatable, Sendable {
     case selftest(commandLine: String)
     /// An ELF file with a PVH entry note.
     case elf(path: String, commandLine: String)
+    /// A Linux kernel, bzImage or ELF (`vmlinux`), on a machine with ACPI tables and a clock.
+    case linux(kernel: String, initrd: String?, commandLine: String)
 }
 
 /// Where the guest's serial output goes, besides the machine's own history. Called on a thread of its own, in order; it
@@ -33,11 +35,16 @@ public struct HostOptions: Sendable {
     /// Bytes of serial output kept for whoever asks later.
     public var serialHistoryByteCount: Int
     public var kvmPath: String
+    /// Of a machine that comes from elsewhere: what its disks are called here, by their numbers. The others have the
+    /// source's names.
+    public var diskPaths: [Int: String]
+    /// The same of the tap interfaces of its network cards.
+    public var tapNames: [Int: String]
 
     public init(
         memoryBacking: MemoryBacking = .anonymous, dirtyTracker: DirtyTrackerKind = .bitmap,
         dirtyRingEntryCount: Int = 65536, serialSink: SerialSink? = nil, serialHistoryByteCount: Int = 256 << 10,
-        kvmPath: String = "/dev/kvm"
+        kvmPath: String = "/dev/kvm", diskPaths: [Int: String] = [:], tapNames: [Int: String] = [:]
     ) {
         self.memoryBacking = memoryBacking
         self.dirtyTracker = dirtyTracker
@@ -45,6 +52,8 @@ public struct HostOptions: Sendable {
         self.serialSink = serialSink
         self.serialHistoryByteCount = serialHistoryByteCount
         self.kvmPath = kvmPath
+        self.diskPaths = diskPaths
+        self.tapNames = tapNames
     }
 }
 
@@ -58,11 +67,13 @@ public struct MachineOptions: Sendable {
     /// How much of this host's CPU the guest gets.
     public var cpu: CPUModel
     public var guest: GuestImage
+    /// The virtio devices, in the order of their slots.
+    public var devices: [VirtualDevice]
     public var host: HostOptions
 
     public init(
         name: String, identifier: [UInt8] = MachineOptions.randomIdentifier(), memory: ByteCount, vcpuCount: Int = 1,
-        cpu: CPUModel = .host, guest: GuestImage, host: HostOptions = HostOptions()
+        cpu: CPUModel = .host, guest: GuestImage, devices: [VirtualDevice] = [], host: HostOptions = HostOptions()
     ) {
         self.name = name
         self.identifier = identifier
@@ -70,6 +81,7 @@ public struct MachineOptions: Sendable {
         self.vcpuCount = vcpuCount
         self.cpu = cpu
         self.guest = guest
+        self.devices = devices
         self.host = host
     }
 

@@ -11,7 +11,11 @@ extension StateDescription {
         case "pit": self = try PITState(decoding: bytes, version: version).stateDescription
         case "clock": self = try ClockState(decoding: bytes, version: version).stateDescription
         case "serial": self = try SerialState(decoding: bytes, version: version).stateDescription
-        case "virtio": self = try VirtioState(decoding: bytes, version: version).stateDescription
+        case "rtc": self = try ClockChipState(decoding: bytes, version: version).stateDescription
+        case "acpi": self = try PowerState(decoding: bytes, version: version).stateDescription
+        case "genid": self = try GenerationState(decoding: bytes, version: version).stateDescription
+        case "virtio", "block", "net", "rng", "console", "balloon":
+            self = try VirtioState(decoding: bytes, version: version).stateDescription
         default: return nil
         }
     }

@@ -39,6 +39,8 @@ enum ExitStatus: Int32, CaseIterable {
     case moved = 20
     /// The guest found something wrong, crashed, or ended with an error.
     case guestFailed = 21
+    /// The guest asked for a reboot: whoever started the VM may start it again.
+    case rebooted = 22
     /// The command line is not understood.
     case usage = 64
 

@@ -222,6 +222,8 @@ long ckvm_reset_dirty_rings(int vm_fd);
 
 /// CLOCK_MONOTONIC in nanoseconds.
 uint64_t ckvm_monotonic_nanoseconds(void);
+/// CLOCK_REALTIME: seconds since 1970.
+int64_t ckvm_realtime_seconds(void);
 /// The time stamp counter of this CPU.
 uint64_t ckvm_read_tsc(void);
 

@@ -11,7 +11,7 @@ struct ELFImage {
         var memoryByteCount: UInt64
     }
 
-    let bytes: [UInt8]
+    let source: ImageSource
     let segments: [Segment]
     /// Where the guest starts, in 32-bit protected mode.
     let entry: UInt32
@@ -21,12 +21,16 @@ struct ELFImage {
     private static let pvhEntryNote: UInt32 = 18
     /// Program headers beyond this are no kernel's.
     private static let maximumHeaderCount = 256
+    /// Notes are read whole; a kernel's have less than a page.
+    private static let maximumNoteByteCount = 1 << 20
+    static let magic: [UInt8] = [0x7F, 0x45, 0x4C, 0x46]
 
-    init(_ bytes: [UInt8]) throws(MachineError) {
-        let reader = Reader(bytes)
-        guard bytes.starts(with: [0x7F, 0x45, 0x4C, 0x46]) else { throw Self.bad("it is not an ELF file") }
-        guard bytes.count >= 64 else { throw Self.bad("its header is cut off") }
-        guard bytes[4] == 2, bytes[5] == 1 else { throw Self.bad("it is not 64-bit little-endian ELF") }
+    init(_ source: ImageSource) throws {
+        let reader = Reader(source)
+        let start = try source.bytes(0..<64)
+        guard start.starts(with: Self.magic) else { throw Self.bad("it is not an ELF file") }
+        guard start.count == 64 else { throw Self.bad("its header is cut off") }
+        guard start[4] == 2, start[5] == 1 else { throw Self.bad("it is not 64-bit little-endian ELF") }
         guard try reader.number(18, UInt16.self) == 62 else { throw Self.bad("it is not for x86-64") }
 
         let tableOffset = try reader.number(32, UInt64.self)
@@ -45,7 +49,7 @@ struct ELFImage {
             let file = try reader.range(
                 try reader.number(position + 8, UInt64.self), try reader.number(position + 32, UInt64.self))
             if type == Self.noteType {
-                if entry == nil { entry = try Self.findEntry(in: file, reader) }
+                if entry == nil { entry = try Self.findEntry(in: try reader.notes(file)) }
                 continue
             }
             let address = try reader.number(position + 24, UInt64.self)
@@ -65,29 +69,29 @@ struct ELFImage {
         guard let entry = UInt32(exactly: entry),
             segments.contains(where: { $0.address <= entry && UInt64(entry) - $0.address < $0.memoryByteCount })
         else { throw Self.bad("its PVH entry is not inside what it loads") }
-        self.bytes = bytes
+        self.source = source
         self.segments = segments
         self.entry = entry
     }
 
     /// Notes are a name and a descriptor after three 32-bit numbers (name size, descriptor size, type), each padded to
     /// four bytes.
-    private static func findEntry(in notes: Range<Int>, _ reader: Reader) throws(MachineError) -> UInt64? {
-        var position = notes.lowerBound
-        while notes.upperBound - position >= 12 {
-            let nameSize = Int(try reader.number(position, UInt32.self))
-            let descriptorSize = Int(try reader.number(position + 4, UInt32.self))
-            let type = try reader.number(position + 8, UInt32.self)
+    private static func findEntry(in notes: [UInt8]) throws(MachineError) -> UInt64? {
+        var position = 0
+        while let nameSize = notes.number(position, UInt32.self),
+            let descriptorSize = notes.number(position + 4, UInt32.self),
+            let type = notes.number(position + 8, UInt32.self)
+        {
             let name = position + 12
-            let descriptor = name + (nameSize + 3) & ~3
-            let next = descriptor + (descriptorSize + 3) & ~3
-            guard descriptor + descriptorSize <= notes.upperBound else {
+            let descriptor = name + (Int(nameSize) + 3) & ~3
+            let next = descriptor + (Int(descriptorSize) + 3) & ~3
+            guard descriptor + Int(descriptorSize) <= notes.count else {
                 throw bad("a note reaches beyond its segment")
             }
-            if type == pvhEntryNote, nameSize == 4, reader.bytes[name..<name + 4].elementsEqual([0x58, 0x65, 0x6E, 0]) {
+            if type == pvhEntryNote, nameSize == 4, notes[name..<name + 4].elementsEqual([0x58, 0x65, 0x6E, 0]) {
                 switch descriptorSize {
-                case 4: return UInt64(try reader.number(descriptor, UInt32.self))
-                case 8: return try reader.number(descriptor, UInt64.self)
+                case 4: return notes.number(descriptor, UInt32.self).map(UInt64.init)
+                case 8: return notes.number(descriptor, UInt64.self)
                 default: throw bad("its PVH entry note has \(descriptorSize) bytes instead of 4 or 8")
                 }
             }
@@ -102,23 +106,28 @@ struct ELFImage {
 
     /// Little-endian numbers of a file, each checked against its end.
     private struct Reader {
-        let bytes: [UInt8]
-        init(_ bytes: [UInt8]) { self.bytes = bytes }
+        let source: ImageSource
+        init(_ source: ImageSource) { self.source = source }
 
-        func number<Number: FixedWidthInteger & UnsignedInteger>(
-            _ position: Int, _: Number.Type
-        ) throws(MachineError) -> Number {
-            let size = Number.bitWidth / 8
-            guard position >= 0, position <= bytes.count - size else { throw ELFImage.bad("it is cut off") }
-            var value: Number = 0
-            for index in 0..<size { value |= Number(bytes[position + index]) << Number(index * 8) }
+        func number<Number: FixedWidthInteger & UnsignedInteger>(_ position: Int, _: Number.Type) throws -> Number {
+            let end = position.addingReportingOverflow(Number.bitWidth / 8)
+            guard position >= 0, !end.overflow,
+                let value = try source.bytes(position..<end.partialValue).number(0, Number.self)
+            else { throw ELFImage.bad("it is cut off") }
             return value
         }
 
         func range(_ offset: UInt64, _ count: UInt64) throws(MachineError) -> Range<Int> {
-            let size = UInt64(bytes.count)
+            let size = UInt64(source.byteCount)
             guard offset <= size, count <= size - offset else { throw ELFImage.bad("it is cut off") }
             return Int(offset)..<Int(offset + count)
+        }
+
+        func notes(_ range: Range<Int>) throws -> [UInt8] {
+            guard range.count <= ELFImage.maximumNoteByteCount else {
+                throw ELFImage.bad("its notes are \(range.count) bytes long")
+            }
+            return try source.bytes(range)
         }
     }
 }

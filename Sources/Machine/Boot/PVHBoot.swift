@@ -6,24 +6,18 @@ import KVM
 import Units
 
 /// Loads a PVH image into RAM and sets the first vCPU to its entry.
-struct PVHBoot {
+struct PVHBoot: GuestLoader {
     let image: ELFImage
     let commandLine: String
+    var initrd: InitialRAMDisk?
+    /// Where the ACPI tables begin; 0 for a machine without.
+    var acpiTables: UInt64 = 0
 
-    /// The first MiB's usable part belongs to the loader; images lie above.
-    private static let startInfo: UInt64 = 0x6000
-    private static let memoryMap: UInt64 = 0x7000
-    private static let commandLineStart: UInt64 = 0x20000
-    private static let commandLineLimit = 64 << 10
     private static let magic: UInt32 = 0x336E_C578
 
-    private enum RangeType {
-        static let ram: UInt32 = 1
-        static let reserved: UInt32 = 2
-    }
-
-    /// Writes image, command line, memory map and start_info.
-    func load(into ram: GuestRAM) throws(MachineError) {
+    /// Writes image, initrd, command line, memory map and start_info.
+    func load(into ram: GuestRAM) throws {
+        var end: UInt64 = 0
         for segment in image.segments {
             let start = GuestAddress(segment.address)
             guard segment.address >= GuestMemoryLayout.extendedStart else {
@@ -35,49 +29,45 @@ struct PVHBoot {
                     "the guest image does not fit: \(segment.memoryByteCount) bytes at \(start) are not all memory")
             }
             // Behind the file's bytes, fresh RAM is zero already.
-            try ram.write(image.bytes[segment.file], at: start)
+            try image.source.load(segment.file, into: ram, at: start)
+            end = max(end, segment.address + segment.memoryByteCount)
         }
 
-        let text = Array(commandLine.utf8) + [0]
-        guard text.count <= Self.commandLineLimit, !text.dropLast().contains(0) else {
-            throw MachineError(.invalidOptions, "the guest's command line must be shorter than 64 KiB and hold no zero")
-        }
-        try ram.write(text, at: GuestAddress(Self.commandLineStart))
+        let text = try LowMemory.commandLineBytes(commandLine, limit: LowMemory.commandLineLimit - 1)
+        try ram.write(text, at: GuestAddress(LowMemory.commandLine))
 
-        var map: [UInt8] = []
-        var count: UInt32 = 0
-        func add(_ range: Range<UInt64>, _ type: UInt32) {
-            map.append(range.lowerBound)
-            map.append(range.upperBound - range.lowerBound)
-            map.append(type)
-            map.append(UInt32(0))
-            count += 1
+        var modules: [UInt8] = []
+        if let initrd {
+            let range = try initrd.load(into: ram, above: end, below: GuestMemoryLayout.highStart)
+            modules.append(range.lowerBound)
+            modules.append(range.upperBound - range.lowerBound)
+            modules.append(UInt64(0))  // no command line of its own
+            modules.append(UInt64(0))
+            try ram.write(modules, at: GuestAddress(LowMemory.moduleList))
         }
-        for region in ram.regions {
-            let start = region.guestAddress.rawValue
-            let end = start + UInt64(region.memory.byteCount)
-            if start == 0 {
-                add(0..<GuestMemoryLayout.realModeEnd, RangeType.ram)
-                add(GuestMemoryLayout.realModeEnd..<GuestMemoryLayout.extendedStart, RangeType.reserved)
-                add(GuestMemoryLayout.extendedStart..<end, RangeType.ram)
-            } else {
-                add(start..<end, RangeType.ram)
-            }
+
+        let map = ram.memoryMap
+        var list: [UInt8] = []
+        for entry in map {
+            list.append(entry.range.lowerBound)
+            list.append(entry.range.upperBound - entry.range.lowerBound)
+            list.append(entry.kind.rawValue)
+            list.append(UInt32(0))
         }
-        try ram.write(map, at: GuestAddress(Self.memoryMap))
+        try ram.write(list, at: GuestAddress(LowMemory.memoryMap))
 
         var info: [UInt8] = []
         info.append(Self.magic)
         info.append(UInt32(1))  // version: with a memory map
         info.append(UInt32(0))  // flags
-        info.append(UInt32(0))  // modules
-        info.append(UInt64(0))
-        info.append(Self.commandLineStart)
-        info.append(UInt64(0))  // no ACPI tables
-        info.append(Self.memoryMap)
-        info.append(count)
+        info.append(UInt32(modules.isEmpty ? 0 : 1))
+        info.append(modules.isEmpty ? UInt64(0) : LowMemory.moduleList)
+        info.append(LowMemory.commandLine)
+        info.append(acpiTables)
+        info.append(LowMemory.memoryMap)
+        info.append(UInt32(clamping: map.count))
         info.append(UInt32(0))
-        try ram.write(info, at: GuestAddress(Self.startInfo))
+        try ram.write(info, at: GuestAddress(LowMemory.startInfo))
     }
 
     /// The state that the protocol promises; everything else is as after a reset.
@@ -100,7 +90,7 @@ struct PVHBoot {
         try vcpu.setSegments(system)
 
         var general = kvm_regs()
-        general.rbx = Self.startInfo
+        general.rbx = LowMemory.startInfo
         general.rip = UInt64(image.entry)
         general.rflags = 2
         try vcpu.setRegisters(general)
@@ -117,14 +107,5 @@ struct PVHBoot {
         segment.s = 1
         segment.g = 1
         return segment
-    }
-}
-
-extension [UInt8] {
-    /// Little-endian, as guests read it.
-    fileprivate mutating func append<Number: FixedWidthInteger & UnsignedInteger>(_ value: Number) {
-        for shift in stride(from: 0, to: Number.bitWidth, by: 8) {
-            append(UInt8(truncatingIfNeeded: value >> Number(shift)))
-        }
     }
 }

@@ -11,19 +11,31 @@ protocol Device: AnyObject, Sendable {
     var version: UInt32 { get }
 
     /// Takes its place in the machine, before any vCPU runs.
-    func realise(on bus: PortBus)
+    func realise(on buses: Buses)
     /// The vCPUs stand still. Finishes what is under way; from now on nothing of it, nor of guest memory, changes.
     func quiesce()
     /// Undoes `quiesce`, before the vCPUs run again.
     func unquiesce()
+    /// After `unquiesce`, where the machine came from another host: once, before the vCPUs run.
+    func announceArrival()
     /// Of a quiesced device.
     func save() throws -> StateSection
     /// Into a quiesced device, after the interrupt controllers have their state.
     func load(_ section: StateSection) throws
 }
 
+extension Device {
+    func announceArrival() {}
+}
+
+/// Where devices take their places.
+struct Buses {
+    let ports = PortBus()
+    let memory = MemoryBus()
+}
+
 /// A device that answers port I/O. Called by any vCPU's thread.
-protocol PortDevice: AnyObject, Sendable {
+package protocol PortDevice: AnyObject, Sendable {
     /// `offset` counts from the start of the device's range; `size` is 1, 2 or 4 bytes.
     func readPort(offset: UInt16, size: Int) -> UInt32
     func writePort(offset: UInt16, size: Int, value: UInt32)
@@ -33,7 +45,11 @@ protocol PortDevice: AnyObject, Sendable {
 final class PortBus: @unchecked Sendable {
     private var ranges: [(ports: ClosedRange<UInt16>, device: any PortDevice)] = []
 
-    func add(_ ports: ClosedRange<UInt16>, _ device: any PortDevice) { ranges.append((ports, device)) }
+    /// Gives ports to a device. Two devices at one port are a mistake in this program.
+    func add(_ ports: ClosedRange<UInt16>, _ device: any PortDevice) {
+        precondition(!ranges.contains { $0.ports.overlaps(ports) })
+        ranges.append((ports, device))
+    }
 
     /// Carries out an access. Where no device is, reads give all ones and writes go nowhere, as on a PC.
     func perform(_ access: PortAccess) {

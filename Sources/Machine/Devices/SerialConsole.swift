@@ -34,11 +34,14 @@ final class SerialConsole: Sendable {
     }
 
     /// Adds a byte from the guest.
-    func write(_ byte: UInt8) {
+    func write(_ byte: UInt8) { write(CollectionOfOne(byte)) }
+
+    /// Adds bytes from the guest.
+    func write(_ bytes: some Collection<UInt8>) {
         let limit = limit
         state.change { state in
-            state.history.append(byte)
-            state.total += 1
+            state.history.append(contentsOf: bytes)
+            state.total += UInt64(bytes.count)
             // Cut in large steps, so that a byte costs little.
             if state.history.count > limit * 2 { state.history.removeFirst(state.history.count - limit) }
         }

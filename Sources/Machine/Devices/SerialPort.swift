@@ -45,7 +45,7 @@ final class SerialPort: Device, PortDevice {
         self.console = console
     }
 
-    func realise(on bus: PortBus) { bus.add(0x3F8...0x3FF, self) }
+    func realise(on buses: Buses) { buses.ports.add(0x3F8...0x3FF, self) }
 
     // MARK: The guest's side
 

@@ -69,6 +69,23 @@ final class GuestRAM: Sendable {
         markWritten(region: index, offset: offset, byteCount: bytes.count)
     }
 
+    /// Lets `source` write guest RAM in place, a part at a time, and tells the dirty log: `write` without a copy, for
+    /// images. `source` gets the part to fill and where that begins, counted from `address`.
+    func fill(
+        _ address: GuestAddress, byteCount: Int,
+        from source: (_ target: UnsafeMutableRawBufferPointer, _ offset: Int) throws -> Void
+    ) throws {
+        let (index, offset) = try locate(address, byteCount: byteCount)
+        let base = unsafe regions[index].memory.base + offset
+        var done = 0
+        while done < byteCount {
+            let count = min(byteCount - done, 4 << 20)
+            try unsafe source(UnsafeMutableRawBufferPointer(start: base + done, count: count), done)
+            markWritten(region: index, offset: offset + done, byteCount: count)
+            done += count
+        }
+    }
+
     /// A copy of guest RAM. While vCPUs run it may be torn.
     func read(at address: GuestAddress, byteCount: Int) throws(MachineError) -> [UInt8] {
         let (index, offset) = try locate(address, byteCount: byteCount)
@@ -82,14 +99,14 @@ final class GuestRAM: Sendable {
         return (try? locate(address, byteCount: count)) != nil
     }
 
-    private func markWritten(region: Int, offset: Int, byteCount: Int) {
+    func markWritten(region: Int, offset: Int, byteCount: Int) {
         guard let tracker = currentTracker else { return }
         let first = offset / pageByteCount
         let last = (offset + byteCount - 1) / pageByteCount
         tracker.markWritten(region: region, run: PageRun(start: PageIndex(first), count: last - first + 1))
     }
 
-    private func locate(_ address: GuestAddress, byteCount: Int) throws(MachineError) -> (region: Int, offset: Int) {
+    func locate(_ address: GuestAddress, byteCount: Int) throws(MachineError) -> (region: Int, offset: Int) {
         for (index, region) in regions.enumerated() where address >= region.guestAddress {
             let offset = address.rawValue - region.guestAddress.rawValue
             let size = UInt64(region.memory.byteCount)

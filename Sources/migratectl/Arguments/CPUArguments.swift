@@ -10,12 +10,15 @@ struct CPUArguments: ParsableArguments {
     @Option(
         help: ArgumentHelp(
             "The CPU that the guest gets: host, x86-64-v1 to -v4, or a file of doctor --baseline (or doctor --json); each with "
-                + ",+FEATURE or ,-FEATURE.",
+                + ",+FEATURE or ,-FEATURE. (default: host)",
             discussion: "Anything but host can move to every host that has the model's features.", valueName: "model"))
-    var cpu = "host"
+    var cpu: String?
+}
 
+/// A CPU model by its name, or from a file.
+enum CPUChoice {
     /// Reads the model.
-    func cpuModel() throws -> CPUModel {
+    static func model(_ cpu: String) throws -> CPUModel {
         do {
             return try CPUModel(parsing: cpu) { name in
                 name.contains("/") || name.hasSuffix(".json") ? try CPUBaselineFile.read(name) : nil

@@ -13,8 +13,8 @@ extension SelfTestOptions.Content: ExpressibleByArgument {}
 extension SelfTestOptions.Idle: ExpressibleByArgument {}
 
 struct GuestArguments: ParsableArguments {
-    @Option(help: "What to boot: selftest, the built-in guest that checks itself.")
-    var guest = GuestKind.selftest
+    @Option(help: "What to boot: selftest, the built-in guest that checks itself. (default without --kernel)")
+    var guest: GuestKind?
 
     @Option(help: ArgumentHelp("Write so many MB a second (or max).", valueName: "MB/s"), transform: parseGuestRate)
     var rate: SelfTestOptions.Rate?
@@ -52,12 +52,30 @@ struct GuestArguments: ParsableArguments {
     @Option(
         name: .customLong("guest-options"),
         help: ArgumentHelp("More words for the guest, such as \"seed=7 timer=1000\".", valueName: "words"))
-    var words = ""
+    var words: String?
 
-    func validate() throws { _ = try commandLine(cpus: 1) }
+    func validate() throws { _ = try commandLine(over: nil) }
 
-    /// The guest's command line.
-    func commandLine(cpus: Int) throws -> String {
+    /// The guest's command line: what the flags say, over what the words of a configuration file do. Nil when neither
+    /// says anything.
+    func commandLine(over fileWords: String?) throws -> String? {
+        let isSaid =
+            rate != nil || reads != nil || pattern != nil || workingSet != nil || fill != nil || content != nil
+            || idle != nil || seconds != nil
+        guard let words = words ?? fileWords ?? (isSaid ? "" : nil) else { return nil }
+        return try line(words)
+    }
+
+    /// The command line that words make by themselves.
+    static func commandLine(words: String) throws -> String {
+        do throws(SelfTestOptionError) {
+            return try SelfTestOptions(commandLine: words).commandLine
+        } catch {
+            throw ValidationError("\(error)")
+        }
+    }
+
+    private func line(_ words: String) throws -> String {
         do throws(SelfTestOptionError) {
             var options = try SelfTestOptions(commandLine: words)
             if let rate { options.writeRate = rate }

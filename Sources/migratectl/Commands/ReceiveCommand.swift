@@ -36,6 +36,20 @@ struct ReceiveCommand: ParsableCommand {
             valueName: "size"), transform: parseSize)
     var preallocate: ByteCount?
 
+    @Option(
+        name: .customLong("disk"),
+        help: ArgumentHelp(
+            "Where the VM's disk number N (from 0) is on this host; as the source has it by default.",
+            valueName: "N=path"), transform: parseNumbered)
+    var disks: [Numbered] = []
+
+    @Option(
+        name: .customLong("net"),
+        help: ArgumentHelp(
+            "Which tap interface its network card number N has on this host; the source's by default.",
+            valueName: "N=tap=name"), transform: parseNumberedTap)
+    var networks: [Numbered] = []
+
     @OptionGroup(title: "This host") var host: HostArguments
     @OptionGroup var output: OutputOptions
 
@@ -54,6 +68,12 @@ struct ReceiveCommand: ParsableCommand {
         if let preallocate, let problem = GuestMemoryLayout.problem(with: preallocate) {
             throw ValidationError("--preallocate: \(problem).")
         }
+        for (option, list) in [("--disk", disks), ("--net", networks)] {
+            let numbers = list.map(\.number)
+            if Set(numbers).count < numbers.count {
+                throw ValidationError("\(option): the same number is there twice.")
+            }
+        }
         if output.json, host.serial == .stdio {
             throw ValidationError("Both --json and --serial stdio want standard output.")
         }
@@ -70,6 +90,7 @@ struct ReceiveCommand: ParsableCommand {
 
     func run() throws {
         let wanted = try name.map { try VMName($0) }
+        let host = host.settings
         try VMStarter.checkKVM(host)
         let starter = try VMStarter(
             name: wanted ?? VMName(incoming: getpid()), host: host, guestName: VMProcess.unknownGuest)
@@ -93,8 +114,11 @@ struct ReceiveCommand: ParsableCommand {
             starter.abandon()
             throw CommandError(.cannotListen, "\(error)")
         }
+        var options = starter.host
+        for disk in disks { options.diskPaths[disk.number] = disk.text }
+        for network in networks { options.tapNames[network.number] = network.text }
         let builder = ReceivingBuilder(
-            local: LocalMachineBuilder(host: starter.host, reserve: reserve, logger: host.logger), name: wanted,
+            local: LocalMachineBuilder(host: options, reserve: reserve, logger: host.logger), name: wanted,
             process: process)
         let incoming = IncomingMigration(
             listener: listener, builder: builder,

@@ -26,7 +26,8 @@ enum Output {
     /// What was written has arrived: nothing is buffered here, but a full disk is an error all the same.
     static func flush() throws {}
 
-    private static func write(_ text: String) throws {
+    /// Data: text as it is.
+    static func write(_ text: String) throws {
         let code = writeAll(Array(text.utf8), to: STDOUT_FILENO)
         guard code == 0 else {
             // A reader that has seen enough is no failure worth a message.

@@ -11,7 +11,7 @@ import SelfTest
 struct ProcessReport: Codable {
     var name: String
     var identifier: String?
-    /// In a word: `guestEnded`, `stopped`, `moved`, `dropped`, `notReceived`.
+    /// In a word: `guestEnded`, `guestRebooted`, `stopped`, `moved`, `dropped`, `notReceived`.
     var ended: String
     /// In a sentence.
     var message: String
@@ -27,6 +27,8 @@ extension ProcessEnd {
     func summary(of name: VMName) -> (word: String, sentence: String, status: ExitStatus) {
         switch self {
         case .guest(.exited(code: 0)): ("guestEnded", "the guest of \(name) has ended", .success)
+        case .guest(.poweredOff): ("guestEnded", "\(name) is over: \(MachineOutcome.poweredOff)", .success)
+        case .guest(.rebooted): ("guestRebooted", "\(name) is over: \(MachineOutcome.rebooted)", .rebooted)
         case .guest(.stopped), .stopped: ("stopped", "\(name) was stopped", .success)
         case .guest(let outcome): ("guestEnded", "\(name) is over: \(outcome)", .guestFailed)
         case .moved(let place): ("moved", "\(name) runs at \(place) now", .moved)

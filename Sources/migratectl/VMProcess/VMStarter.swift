@@ -12,12 +12,12 @@ import Synchronization
 final class VMStarter: Sendable {
     let process: VMProcess
     let host: HostOptions
-    private let arguments: HostArguments
+    private let arguments: HostSettings
     private let console: ConsoleServer?
     private let server: ControlServer
 
     /// Takes the name and begins to answer the control API.
-    init(name: VMName, host arguments: HostArguments, guestName: String) throws {
+    init(name: VMName, host arguments: HostSettings, guestName: String) throws {
         self.arguments = arguments
         // The watch needs the process, which needs the name: a signal before that ends the program as it always does.
         let claim = try NameClaim(name, in: .standard())
@@ -40,7 +40,7 @@ final class VMStarter: Sendable {
     }
 
     /// Checks that VMs can run here at all, for those who do not make one yet.
-    static func checkKVM(_ arguments: HostArguments) throws {
+    static func checkKVM(_ arguments: HostSettings) throws {
         do { _ = try KVMSystem(path: arguments.kvmPath) } catch { throw noKVM(error) }
     }
 
