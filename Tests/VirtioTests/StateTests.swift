@@ -69,6 +69,17 @@ struct StateTests {
         #expect(error?.message == "virtio-blk: the driver uses features that are not offered here: 0x6000")
     }
 
+    /// The first attempt of a move may come to nothing, and the second brings another state.
+    @Test func aStoppedDeviceTakesAnother() throws {
+        let (driver, state) = try saved()
+        var later = state
+        later.interruptStatus = 0
+        let device = try VirtioDevice(backend: EntropyDevice(), memory: driver.memory, setInterrupt: { _ in })
+        try device.load(state.encoded(), version: 1)
+        try device.load(later.encoded(), version: 1)
+        #expect(try VirtioState(decoding: device.save(), version: 1) == later)
+    }
+
     @Test func aRunningDeviceTakesNone() throws {
         let (driver, state) = try saved()
         driver.device.unquiesce()

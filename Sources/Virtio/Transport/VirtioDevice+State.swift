@@ -43,16 +43,18 @@ extension VirtioDevice {
         }
     }
 
-    /// Puts a saved state into a device that was never started, and sets its interrupt line. The bytes are not trusted:
-    /// a state that this device cannot have is refused, and the device stays as it was. Guest memory need not be there
+    /// Puts a saved state into a stopped device, and sets its interrupt line; again, when a move's first attempt came to
+    /// nothing. The bytes are not trusted: a state that this device cannot have is refused. Guest memory need not be there
     /// yet; it is looked at after `unquiesce`.
     public func load(_ bytes: [UInt8], version: UInt32) throws {
         let state = try VirtioState(decoding: bytes, version: version)
         try core.work.withLock { work in
-            guard !work.isRunning, !work.isActive else {
+            guard !work.isRunning else {
                 throw VirtioError(.notNow, "\(name): a device at work takes no state")
             }
             let queues = try checked(state)
+            // What an earlier state began has done nothing yet.
+            core.stop(&work, isReset: true)
             var configuration = core.backend.configuration
             do throws(VirtioFault) {
                 try core.backend.load(state.device, configuration: &configuration)
