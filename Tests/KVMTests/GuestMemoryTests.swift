@@ -44,8 +44,9 @@ private func freeHugePages() -> Int {
             try pagemap.readPopulation(of: memory, firstPage: PageIndex(0), words: $0)
         }
         let found = (0..<2048).filter { words[$0 / 64] >> UInt64($0 % 64) & 1 == 1 }
-        // A read of a memfd's hole allocates its page.
-        let expected = backing == .memfd ? [0, 5, 511, 512, 700, 1000, 2047] : [0, 5, 511, 512, 1000, 2047]
+        // A read of a memfd's hole allocates its page. Before Linux 6.7 the zero page cannot be told from others.
+        let countsReads = backing == .memfd || (backing == .anonymous && !pagemap.canScan)
+        let expected = countsReads ? [0, 5, 511, 512, 700, 1000, 2047] : [0, 5, 511, 512, 1000, 2047]
         #expect(found == expected)
 
         // A window in the middle that ends behind the memory's end.

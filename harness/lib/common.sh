@@ -15,7 +15,7 @@ die() {
 
 # What the build, the tests and the benchmark need beyond Swift and a C compiler.
 BUILD_PACKAGES=(libxxhash-dev libzstd-dev liburing-dev pkg-config)
-TEST_PACKAGES=("${BUILD_PACKAGES[@]}" qemu-system-x86 shellcheck)
+TEST_PACKAGES=("${BUILD_PACKAGES[@]}" qemu-system-x86 shellcheck busybox-static cpio gcc libc6-dev)
 
 # Installs those of the named Debian packages that are missing, and says so; without the right to do that, says
 # what to install and stops.
@@ -84,6 +84,21 @@ kvm_problem() {
     fi
 }
 have_kvm() { [ -z "$(kvm_problem)" ]; }
+
+# Runs a script again where there is no /dev/kvm, and does not return. Needs root.
+hide_kvm() { # hide_kvm SCRIPT
+    [ "$(id -u)" = 0 ] || die "only root can hide /dev/kvm"
+    # shellcheck disable=SC2016 # expanded by the inner shell
+    exec unshare --mount bash -euc '
+        new=$(mktemp -d)
+        mount -t tmpfs -o mode=755 none "$new"
+        for name in null zero full random urandom tty ptmx fd stdin stdout stderr; do cp -a "/dev/$name" "$new/"; done
+        mkdir "$new/pts" "$new/shm"
+        mount --bind /dev/pts "$new/pts"
+        mount --bind /dev/shm "$new/shm"
+        mount --move "$new" /dev
+        exec "$1"' hide_kvm "$1"
+}
 
 # Processes that this script started, by id. They are ended, gently and then for good, when the script ends,
 # however it ends; nothing else ever is.
