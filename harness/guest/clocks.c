@@ -41,8 +41,8 @@ static void *watch(void *argument) {
     CPU_SET((size_t)argument, &cpus);
     sched_setaffinity(0, sizeof cpus, &cpus);
     for (;;) {
-        for (int i = 0; i < 50; i++) look();
-        usleep(20000);
+        for (int i = 0; i < 20; i++) look();
+        usleep(50000);
     }
     return NULL;
 }
