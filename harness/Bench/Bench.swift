@@ -14,7 +14,7 @@ struct Bench: ParsableCommand {
             its pages; a run with a wrong page counts as failed. Raw results go to harness/results/ as JSON lines; tables \
             and the verdict on the promises of docs/performance.md go to standard output.
             """,
-        subcommands: [Measure.self, Report.self, LimitReceive.self, LimitSend.self],
+        subcommands: [Measure.self, LinuxBench.self, Report.self, LimitReceive.self, LimitSend.self],
         defaultSubcommand: Measure.self)
 }
 

@@ -14,6 +14,8 @@ public struct MigrationFigures: Sendable {
     /// The part of the downtime that has nothing to do with memory: without the last dirty log and the last pages.
     public let fixedMilliseconds: Double
     public let bytesSent: Double
+    /// Pages that were not sent as zeros.
+    public let pagesWithContents: Double?
     public let rounds: Int
     public let attempts: Int
     /// The digest that both sides agreed on, if they did.
@@ -35,6 +37,11 @@ public struct MigrationFigures: Sendable {
         let memory = ["lastLog", "residue"].compactMap { phases[$0]?.double }.reduce(0, +)
         fixedMilliseconds = downtime - memory - (report["destinationLastPageMilliseconds"]?.double ?? 0)
         bytesSent = report["bytesSent"]?.double ?? 0
+        if let pages = report["pagesSent"]?.double, let zero = report["pagesZero"]?.double {
+            pagesWithContents = pages - zero
+        } else {
+            pagesWithContents = nil
+        }
         rounds = report["rounds"]?.array?.count ?? 0
         attempts = report["attempts"]?.double.map { Int($0) } ?? 0
         digest = report["digest"]?.string
