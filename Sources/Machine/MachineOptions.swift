@@ -35,16 +35,19 @@ public struct HostOptions: Sendable {
     /// Bytes of serial output kept for whoever asks later.
     public var serialHistoryByteCount: Int
     public var kvmPath: String
-    /// Of a machine that comes from elsewhere: what its disks are called here, by their numbers. The others have the
-    /// source's names.
+    /// Of a machine that comes from elsewhere: what its disks are called here, by their numbers.
     public var diskPaths: [Int: String]
     /// The same of the tap interfaces of its network cards.
     public var tapNames: [Int: String]
+    /// Open what a VM that comes from elsewhere names: its source then says which files of this host its guest reads and
+    /// writes.
+    public var opensWhatSourceNames: Bool
 
     public init(
         memoryBacking: MemoryBacking = .anonymous, dirtyTracker: DirtyTrackerKind = .bitmap,
         dirtyRingEntryCount: Int = 65536, serialSink: SerialSink? = nil, serialHistoryByteCount: Int = 256 << 10,
-        kvmPath: String = "/dev/kvm", diskPaths: [Int: String] = [:], tapNames: [Int: String] = [:]
+        kvmPath: String = "/dev/kvm", diskPaths: [Int: String] = [:], tapNames: [Int: String] = [:],
+        opensWhatSourceNames: Bool = false
     ) {
         self.memoryBacking = memoryBacking
         self.dirtyTracker = dirtyTracker
@@ -54,6 +57,7 @@ public struct HostOptions: Sendable {
         self.kvmPath = kvmPath
         self.diskPaths = diskPaths
         self.tapNames = tapNames
+        self.opensWhatSourceNames = opensWhatSourceNames
     }
 }
 

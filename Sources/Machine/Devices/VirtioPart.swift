@@ -110,7 +110,11 @@ struct VirtioPart: Sendable {
     ) throws -> Backing {
         switch settings {
         case .block(let path, let byteCount, let isReadOnly, _):
-            let here = host.diskPaths[number] ?? path
+            guard let here = host.diskPaths[number] ?? (host.opensWhatSourceNames ? path : nil) else {
+                throw MachineError(
+                    .deviceUnavailable, "nobody said where disk \(number) is on this host (at the source it is \(path))"
+                )
+            }
             let file = try BlockFile(here, readOnly: isReadOnly)
             guard file.byteCount >= byteCount else {
                 throw MachineError(
@@ -122,7 +126,12 @@ struct VirtioPart: Sendable {
             guard let address = MACAddress(mac) else {
                 throw MachineError(.deviceUnavailable, "its MAC address cannot be that of a network card")
             }
-            return .network(try NetworkPort(tap: host.tapNames[number] ?? tap), address)
+            guard let here = host.tapNames[number] ?? (host.opensWhatSourceNames ? tap : nil) else {
+                throw MachineError(
+                    .deviceUnavailable,
+                    "nobody said which tap network card \(number) has on this host (at the source it is \(tap))")
+            }
+            return .network(try NetworkPort(tap: here), address)
         case .entropy, .console, .balloon: return .none
         }
     }

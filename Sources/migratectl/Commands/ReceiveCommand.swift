@@ -39,16 +39,22 @@ struct ReceiveCommand: ParsableCommand {
     @Option(
         name: .customLong("disk"),
         help: ArgumentHelp(
-            "Where the VM's disk number N (from 0) is on this host; as the source has it by default.",
+            "Where the VM's disk number N (from 0) is on this host.",
             valueName: "N=path"), transform: parseNumbered)
     var disks: [Numbered] = []
 
     @Option(
         name: .customLong("net"),
         help: ArgumentHelp(
-            "Which tap interface its network card number N has on this host; the source's by default.",
+            "Which tap interface its network card number N has on this host.",
             valueName: "N=tap=name"), transform: parseNumberedTap)
     var networks: [Numbered] = []
+
+    @Flag(
+        help: ArgumentHelp(
+            "Open the disks and taps that the source names, where none is named here.",
+            discussion: "Whoever may send can then have its guest read and write any file that this process can."))
+    var trustPaths = false
 
     @OptionGroup(title: "This host") var host: HostArguments
     @OptionGroup var output: OutputOptions
@@ -117,6 +123,7 @@ struct ReceiveCommand: ParsableCommand {
         var options = starter.host
         for disk in disks { options.diskPaths[disk.number] = disk.text }
         for network in networks { options.tapNames[network.number] = network.text }
+        options.opensWhatSourceNames = trustPaths
         let builder = ReceivingBuilder(
             local: LocalMachineBuilder(host: options, reserve: reserve, logger: host.logger), name: wanted,
             process: process)
