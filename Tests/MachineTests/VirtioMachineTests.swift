@@ -23,7 +23,9 @@ struct VirtioMachineTests {
         TemporaryFile([UInt8](repeating: 0, count: byteCount))
     }
 
-    private func reason(_ configuration: MachineConfiguration, host: HostOptions = HostOptions()) -> String {
+    private func reason(
+        _ configuration: MachineConfiguration, host: HostOptions = HostOptions(opensWhatSourceNames: true)
+    ) -> String {
         do {
             _ = try LocalMachineBuilder(host: host).makeMachine(for: configuration)
             return ""
@@ -44,7 +46,8 @@ struct VirtioMachineTests {
             ])
         // Their state goes where the machine goes.
         try machine.releaseDisks()
-        let copy = try LocalMachineBuilder().makeLocalMachine(for: machine.configuration)
+        let copy = try LocalMachineBuilder(host: HostOptions(opensWhatSourceNames: true))
+            .makeLocalMachine(for: machine.configuration)
         try copy.restoreState(try machine.captureState())
         try copy.lockDisks()
         #expect(throws: MachineError.self) { try machine.lockDisks() }
@@ -100,6 +103,10 @@ struct VirtioMachineTests {
             reason(configuration, host: HostOptions(diskPaths: [number: path]))
         }
         #expect(reason(configuration) == "")
+        // A path on the wire is a stranger's word for a file here.
+        let unnamed = reason(configuration, host: HostOptions())
+        #expect(unnamed.contains("nobody said where disk 0 is") && unnamed.contains(image.path))
+        #expect(at(image.path) == "")
         #expect(at("/nowhere/disk").contains("/nowhere/disk"))
         #expect(at(directory).contains(directory))
         #expect(at(short.path).contains("524288 bytes") && at(short.path).contains("1048576"))
