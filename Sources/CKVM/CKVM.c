@@ -38,6 +38,14 @@ int ckvm_mmap(size_t length, int protection, int flags, int fd, off_t offset, vo
 }
 
 int ckvm_munmap(void *base, size_t length) { return (int)checked(munmap(base, length)); }
+int ckvm_forget_code(void) {
+    /* Set by the linker. What lies between them is mapped from the file and never written. */
+    extern char __executable_start[], etext[];
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+    uintptr_t start = ((uintptr_t)__executable_start + page - 1) / page * page;
+    uintptr_t end = (uintptr_t)etext / page * page;
+    return end > start ? (int)checked(madvise((void *)start, end - start, MADV_DONTNEED)) : 0;
+}
 int ckvm_madvise(void *base, size_t length, int advice) { return (int)checked(madvise(base, length, advice)); }
 int ckvm_mincore(void *base, size_t length, unsigned char *pages) { return (int)checked(mincore(base, length, pages)); }
 

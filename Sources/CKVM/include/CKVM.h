@@ -183,6 +183,8 @@ int ckvm_open(const char *path, int flags);
 int ckvm_mmap(size_t length, int protection, int flags, int fd, off_t offset, void **result);
 int ckvm_munmap(void *base, size_t length);
 int ckvm_madvise(void *base, size_t length, int advice);
+/// Unmaps this program's code and constants; what is still needed comes back from the page cache. 0 or -errno.
+int ckvm_forget_code(void);
 /// mincore(2): one byte a page of 4 KiB.
 int ckvm_mincore(void *base, size_t length, unsigned char *pages);
 

@@ -83,7 +83,9 @@ final class VMStarter: Sendable {
         return try process.seeThrough(server: server, console: console, reportFile: arguments.report)
     }
 
+    /// The VM runs: says so, and settles down to what that takes.
     func announce(_ machine: Machine) {
+        defer { ProgramCode.trim() }
         let memory = machine.configuration.memory.reduce(0) { $0 + $1.byteCount }
         let cpus = machine.configuration.vcpuCount
         Output.note(
