@@ -123,7 +123,7 @@ let package = Package(
         .testTarget(
             name: "MigrateTests",
             dependencies: [
-                "CPageKernels", "DirtyLog", "Migrate", "Units", .product(name: "Logging", package: "swift-log"),
+                "CPageKernels", "DirtyLog", "KVM", "Migrate", "Units", .product(name: "Logging", package: "swift-log"),
             ],
             exclude: ["Golden"],
             swiftSettings: program),

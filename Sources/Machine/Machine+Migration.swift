@@ -9,6 +9,8 @@ import Synchronization
 import Units
 import VMState
 
+extension PagedMemory: MemoryPaging {}
+
 extension Machine: MigratableMachine {
     public var memory: [MemoryRegion] { ram.migratableRegions }
 
@@ -30,6 +32,8 @@ extension Machine: MigratableMachine {
     ) throws {
         try unsafe ram.readPopulation(region: region, firstPage: firstPage, words: words)
     }
+
+    public func makePaging() throws -> any MemoryPaging { try ram.makePaged() }
 
     // MARK: Stopping and starting
 

@@ -35,6 +35,8 @@ enum ExitStatus: Int32, CaseIterable {
     case dropped = 15
     /// A stream or file is damaged, truncated, or not one of ours.
     case damaged = 16
+    /// The VM ran here, and pages of it were at a source that is gone: it is lost.
+    case lost = 17
     /// The VM that this process ran runs somewhere else now.
     case moved = 20
     /// The guest found something wrong, crashed, or ended with an error.

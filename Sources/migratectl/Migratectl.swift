@@ -30,7 +30,8 @@ struct Migratectl: ParsableCommand {
             CommandGroup(
                 name: "Moving VMs",
                 subcommands: [
-                    ReceiveCommand.self, SendCommand.self, CancelCommand.self, SetCommand.self, ResolveCommand.self,
+                    ReceiveCommand.self, SendCommand.self, SwitchCommand.self, CancelCommand.self, SetCommand.self,
+                    ResolveCommand.self,
                 ]),
             CommandGroup(
                 name: "Looking closer",

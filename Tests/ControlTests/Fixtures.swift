@@ -52,6 +52,9 @@ final class StandInVM: ControlledVM {
         let end = ContinuousClock.now + timeout
         while migration().state.isUnderWay, ContinuousClock.now < end { usleep(2000) }
     }
+    func switchToPostCopy() throws(ControlError) {
+        state.withLock { $0.calls.append("switch") }
+    }
     func cancelMigration() throws(ControlError) {
         let active = state.withLock { state in
             state.calls.append("cancel")

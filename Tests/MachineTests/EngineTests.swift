@@ -19,7 +19,8 @@ struct EngineTests {
 
     /// Moves a running machine through `endpoint`; throws what either side says against it.
     private func send(
-        _ source: Machine, over endpoint: Endpoint, lanes: Int = 2, host: HostOptions = HostOptions()
+        _ source: Machine, over endpoint: Endpoint, lanes: Int = 2, host: HostOptions = HostOptions(),
+        mode: MigrationMode = .preCopy
     ) throws -> Moved {
         let listener = try Listener(endpoint)
         var quiet = Logger(label: "test")
@@ -31,7 +32,8 @@ struct EngineTests {
         var limits = MigrationLimits()
         limits.maxDowntime = .seconds(10)
         let outgoing = OutgoingMigration(
-            machine: source, destination: listener.endpoint, options: MigrationOptions(lanes: lanes, limits: limits),
+            machine: source, destination: listener.endpoint,
+            options: MigrationOptions(mode: mode, lanes: lanes, limits: limits),
             logger: logger)
         let received = Mutex<Result<any MigratableMachine, any Error>?>(nil)
         let receiver = TestThread {
@@ -69,6 +71,33 @@ struct EngineTests {
             print(
                 "\(tracker) \(backing) \(vcpus) vCPUs: \(moved.report.rounds.count) rounds, down "
                     + "\(moved.report.downtimeMilliseconds ?? -1) ms, \(moved.report.phases)")
+            source.stop()
+        }
+        #expect(machine.stateWarnings.isEmpty, "\(machine.stateWarnings)")
+        #expect(machine.sendSerialInput(Array("q".utf8)) == 1)
+        #expect(machine.waitForOutcome(timeout: .seconds(60)) == .exited(code: 0), "\(machine.serialText)")
+    }
+
+    /// The guest goes first, and its pages follow: it looks at each of them.
+    @Test(arguments: [
+        (MigrationMode.postCopy, MemoryBacking.anonymous, 1), (.postCopy, .anonymous, 2), (.postCopy, .memfd, 2),
+        (.hybrid, .anonymous, 2),
+    ])
+    func theGuestGoesFirst(_ mode: MigrationMode, _ backing: MemoryBacking, _ vcpus: Int) throws {
+        let host = HostOptions(memoryBacking: backing)
+        var machine = try Machine.selftest("rate=50", vcpus: vcpus, host: host)
+        _ = try machine.resume()
+        #expect(machine.waitForSerial("event=ready"), "\(machine.serialText)")
+        for _ in 0..<3 {
+            let source = machine
+            let moved = try send(source, over: .tcp(host: "127.0.0.1", port: 0), host: host, mode: mode)
+            machine = moved.machine
+            #expect(!source.isRunning)
+            #expect(machine.isRunning)
+            if mode == .postCopy { #expect(moved.report.paging?.pagesLeft == moved.report.pagesTotal) }
+            print(
+                "\(mode) \(backing) \(vcpus) vCPUs: down \(moved.report.downtimeMilliseconds ?? -1) ms, "
+                    + "\(moved.report.phases), \(String(describing: moved.report.paging))")
             source.stop()
         }
         #expect(machine.stateWarnings.isEmpty, "\(machine.stateWarnings)")

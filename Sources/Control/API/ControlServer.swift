@@ -47,6 +47,7 @@ package struct ControlRoutes: Sendable {
         "/v1/migration/events": ["GET"],
         "/v1/migration/limits": ["PATCH"],
         "/v1/migration/resolve": ["POST"],
+        "/v1/migration/switch": ["POST"],
         "/metrics": ["GET"],
     ]
 
@@ -90,6 +91,9 @@ package struct ControlRoutes: Sendable {
             return .json(try vm.startMigration(ControlJSON.decode(SendRequest.self, from: request.body)), status: 202)
         case ("DELETE", "/v1/migration"):
             try vm.cancelMigration()
+            return HTTPResponse(status: 202)
+        case ("POST", "/v1/migration/switch"):
+            try vm.switchToPostCopy()
             return HTTPResponse(status: 202)
         case ("GET", "/v1/migration/events"): return try events(request)
         case ("PATCH", "/v1/migration/limits"):

@@ -20,6 +20,8 @@ public protocol ControlledVM: AnyObject, Sendable {
     func awaitMigrationEnd(timeout: Duration)
     /// Asks the migration under way to stop; the VM goes on here.
     func cancelMigration() throws(ControlError)
+    /// Hands over the VM of a migration under way now, and lets its pages follow.
+    func switchToPostCopy() throws(ControlError)
     /// Changes the limits of the migration under way, and returns those that now hold.
     func setLimits(_ limits: MigrationLimitsPayload) throws(ControlError) -> MigrationLimitsPayload
     /// Decides a hand-over that was left in doubt.

@@ -106,13 +106,37 @@ extension MetricsText {
                 "migratectl_migration_received_bytes_total", "counter", "Bytes taken off the wire by this migration.",
                 Double(progress.bytesReceived))
         }
+        if let missing = migration.receiving?.pagesMissing {
+            add(
+                "migratectl_migration_missing_pages", "gauge", "Pages that still follow the VM, which runs here.",
+                Double(missing))
+        }
         guard let report = migration.report else { return }
+        addPaging(report.paging)
         add(
             "migratectl_migration_downtime_seconds", "gauge", "How long the guest stood still.",
             report.downtimeMilliseconds.map { $0 / 1000 })
         add(
             "migratectl_migration_downtime_phase_seconds", "gauge", "The parts of the downtime.",
             report.phases.inOrder.map { ([("phase", $0.name)], $0.milliseconds / 1000) })
+    }
+
+    private mutating func addPaging(_ paging: PagingReport?) {
+        guard let paging else { return }
+        add(
+            "migratectl_migration_paged_pages", "gauge", "Pages that followed the VM, by how they were sent.",
+            [
+                ([("way", "demanded")], Double(paging.pagesDemanded)),
+                ([("way", "pushed")], Double(paging.pagesPushed)),
+                ([("way", "prefetched")], Double(paging.pagesPrefetched)),
+                ([("way", "twice")], Double(paging.pagesSentTwice)),
+            ])
+        guard let faults = paging.faults else { return }
+        add(
+            "migratectl_migration_fault_seconds", "gauge", "How long the guest's faults took at the destination.",
+            [("0.5", faults.p50), ("0.99", faults.p99), ("0.999", faults.p999), ("1", faults.longest)].map {
+                ([("quantile", $0.0)], Double($0.1) / 1e9)
+            })
     }
 
     /// The names are those that every Prometheus client library uses.

@@ -73,14 +73,17 @@ public struct SendRequest: Codable, Equatable, Sendable {
     public var limits: MigrationLimitsPayload
     /// Lets the guest's memory cross a network unencrypted.
     public var insecure: Bool
+    /// `precopy` (if absent), `postcopy` or `hybrid`.
+    public var mode: MigrationMode?
     /// A directory (an absolute path at the source) that receives a copy of everything sent, for `migratectl inspect`.
     public var recordDirectory: String?
 
     public init(
         destination: String, lanes: Int? = nil, limits: MigrationLimitsPayload = MigrationLimitsPayload(),
-        insecure: Bool = false, recordDirectory: String? = nil
+        insecure: Bool = false, mode: MigrationMode? = nil, recordDirectory: String? = nil
     ) {
         self.destination = destination
+        self.mode = mode
         self.lanes = lanes
         self.limits = limits
         self.insecure = insecure
@@ -88,7 +91,7 @@ public struct SendRequest: Codable, Equatable, Sendable {
     }
 
     enum CodingKeys: String, CodingKey, CaseIterable {
-        case destination, lanes, limits, insecure, recordDirectory
+        case destination, lanes, limits, insecure, mode, recordDirectory
     }
 
     public init(from decoder: any Decoder) throws {
@@ -98,6 +101,15 @@ public struct SendRequest: Codable, Equatable, Sendable {
         lanes = try container.decodeIfPresent(Int.self, forKey: .lanes)
         limits = try container.decodeIfPresent(MigrationLimitsPayload.self, forKey: .limits) ?? MigrationLimitsPayload()
         insecure = try container.decodeIfPresent(Bool.self, forKey: .insecure) ?? false
+        if let name = try container.decodeIfPresent(String.self, forKey: .mode) {
+            guard let known = MigrationMode(rawValue: name) else {
+                throw ControlError(
+                    .badRequest,
+                    "There is no mode \(VMName.quoted(name)): known are "
+                        + MigrationMode.allCases.map(\.rawValue).joined(separator: ", ") + ".")
+            }
+            mode = known
+        }
         recordDirectory = try container.decodeIfPresent(String.self, forKey: .recordDirectory)
         if let recordDirectory, !recordDirectory.hasPrefix("/") {
             throw ControlError(.badRequest, "The directory for the record must be an absolute path.")

@@ -33,6 +33,8 @@ public struct ControlClient: Sendable {
     public func migration() throws(ControlError) -> MigrationStatus { try get("/v1/migration") }
     public func cancelMigration() throws(ControlError) { _ = try exchange("DELETE", "/v1/migration", nil) }
 
+    public func switchToPostCopy() throws(ControlError) { try post("/v1/migration/switch") }
+
     public func startMigration(_ request: SendRequest) throws(ControlError) -> MigrationStatus {
         try decode(exchange("POST", "/v1/migration", encode(request)))
     }

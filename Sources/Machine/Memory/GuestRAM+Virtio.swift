@@ -37,10 +37,10 @@ extension GuestRAM: GuestMemoryAccess {
             throw GuestMemoryError(address: address, byteCount: count)
         }
         guard count > 0 else { return }
-        do throws(KVMError) {
-            try regions[index].memory.discard(offset: offset, byteCount: count)
-        } catch {
-            // Part of a huge page cannot be given back; it can be what was promised all the same.
+        // Part of a huge page cannot be given back, nor can a page while others are missing; it can be what was promised
+        // all the same.
+        let isGiven = !isPaged && (try? regions[index].memory.discard(offset: offset, byteCount: count)) != nil
+        if !isGiven {
             let base = unsafe regions[index].memory.base + offset
             unsafe base.initializeMemory(as: UInt8.self, repeating: 0, count: count)
         }

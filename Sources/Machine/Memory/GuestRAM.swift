@@ -16,6 +16,8 @@ final class GuestRAM: Sendable {
     let regions: [Region]
     private let pagemap: Pagemap
     private let tracker = Mutex(WeakTracker())
+    /// Lets pages follow the machine. Kept for as long as the machine lives: see `PagedMemory`.
+    private let paged = Mutex<PagedMemory?>(nil)
 
     private struct WeakTracker {
         weak var value: (any DirtyTracker)?
@@ -120,6 +122,16 @@ final class GuestRAM: Sendable {
     ) throws(KVMError) {
         try unsafe pagemap.readPopulation(of: regions[region].memory, firstPage: firstPage, words: words)
     }
+
+    /// A way for its pages to come from elsewhere.
+    func makePaged() throws(PagingUnavailable) -> PagedMemory {
+        let made = try PagedMemory(regions.map(\.memory))
+        paged.withLock { $0 = made }
+        return made
+    }
+
+    /// Pages may be missing: none may be made so here, since nobody would bring it.
+    var isPaged: Bool { paged.withLock { $0 }?.isWatched ?? false }
 
     /// Makes all of it resident, in huge pages where the backing and the host allow.
     func populate(isCancelled: () -> Bool) throws(KVMError) {

@@ -17,6 +17,7 @@ final class DestinationHandOverDriver: Sendable {
     struct Situation: Sendable {
         /// The attempt that is to be loaded.
         var loadWanted: AttemptNumber?
+        var loadMode = HandOverMode.preCopy
         /// The attempt whose load was called off.
         var loadCalledOff: AttemptNumber?
         var isRunning = false
@@ -45,6 +46,8 @@ final class DestinationHandOverDriver: Sendable {
     private let peer: String
     private let logger: Logger
     private let onVoid: @Sendable () -> Void
+    /// Learns that the VM will not run from an attempt.
+    private let onTakenBack: @Sendable (AttemptNumber) -> Void
     private let handOver: Mutex<DestinationHandOver>
     /// When the current connection was made, or last brought a message.
     private let lastHeard = Mutex(MonotonicInstant.now)
@@ -54,10 +57,11 @@ final class DestinationHandOverDriver: Sendable {
     /// - Parameters:
     ///   - record: writes the ledger durably.
     ///   - onVoid: called when an attempt was taken back, before the source hears that it is understood.
+    ///   - onTakenBack: called when the VM will not run from an attempt whose load may be under way.
     init(
         session: SessionIdentifier, timeouts: HandOverTimeouts, machine: any MigratableMachine, link: ControlLink,
         peer: String, logger: Logger, record: @escaping @Sendable (HandOverLedger) throws -> Void,
-        onVoid: @escaping @Sendable () -> Void
+        onVoid: @escaping @Sendable () -> Void, onTakenBack: @escaping @Sendable (AttemptNumber) -> Void = { _ in }
     ) throws {
         handOver = Mutex(DestinationHandOver(session: session, timeouts: timeouts))
         self.machine = machine
@@ -66,6 +70,7 @@ final class DestinationHandOverDriver: Sendable {
         self.logger = logger
         self.record = record
         self.onVoid = onVoid
+        self.onTakenBack = onTakenBack
         let pump = EventPump<Input> { [weak self] in self?.handle($0) }
         self.pump.withLock { $0 = pump }
         let table = try TimerTable { pump.submit(.event(.timer($0))) }
@@ -91,6 +96,9 @@ final class DestinationHandOverDriver: Sendable {
 
     /// What a person may choose from, in doubt.
     var choices: HandOverChoices? { handOver.withLock { $0.choices } }
+
+    /// Tells the source how long faults took.
+    func sendTimes(_ times: PagingTimes) { link.send(.pagingTimes(times)) }
 
     // MARK: - Events in
 
@@ -144,12 +152,18 @@ final class DestinationHandOverDriver: Sendable {
 
     private func perform(_ action: DestinationHandOver.Action) {
         switch action {
-        case .load(let attempt, _): situation.update { $0.loadWanted = attempt }
+        case .load(let attempt, let mode):
+            situation.update { state in
+                state.loadWanted = attempt
+                state.loadMode = mode
+            }
         case .cancelLoad:
             situation.update { state in
                 state.loadCalledOff = state.loadWanted ?? self.handOver.withLock { $0.attempt }
                 state.loadWanted = nil
             }
+            // A load that waits for pages would wait for ever.
+            onTakenBack(handOver.withLock { $0.attempt })
         case .lockDisks: lockDisks()
         case .releaseDisks: releaseDisks()
         case .runVM: run()
@@ -206,7 +220,13 @@ final class DestinationHandOverDriver: Sendable {
         if case .alive = message.body { return link.sendUnlessBusy(.handover(message)) }
         switch message.body {
         case .ready: stamps.withLock { $0.readySaid = .now }
-        case .voided: onVoid()
+        case .voided:
+            // A copy that is kept, and may run by a decision, keeps what it misses.
+            switch handOver.withLock({ $0.phase }) {
+            case .receiving, .ended: onTakenBack(message.attempt)
+            default: break
+            }
+            onVoid()
         case .running:
             // What the source cannot know travels with the news.
             link.send(.timings(timings), .handover(message))

@@ -50,6 +50,13 @@ public struct HandOverRecovery {
                 "the process that died here had nothing to say about '\(ledger.machine)' that the other side does not know"
             )
         }
+        // COMMIT would start a VM whose pages died with the process that had them.
+        guard ledger.mode == .preCopy || ledger.phase != .givenAway else {
+            throw HandOverRecoveryError(
+                .destinationLost,
+                "'\(ledger.machine)' was handed over before its pages, and those that had not followed it died with the process "
+                    + "here: if it does not run at \(ledger.peer), it is lost")
+        }
         self.ledger = ledger
         self.timeouts = timeouts
         self.logger = logger

@@ -78,10 +78,26 @@ extension IncomingMigration {
                 return try refuse(connection, Refusal(.unknownSession, "no session is under way here"))
             }
             // A stranger stays among those whose number is limited until its connection is closed.
-            do { try session.verify(greeting) } catch let refusal as Refusal { return try refuse(connection, refusal) }
+            do { try session.verify(greeting.session, greeting.secret) } catch let refusal as Refusal {
+                return try refuse(connection, refusal)
+            }
             connection.setWriteTimeout(nil)
             connection.setLaneBuffers()
             // From here on the session's own liveness counts.
+            door.update { $0.handshakes[ObjectIdentifier(connection)] = nil }
+            do {
+                try session.join(greeting, connection, reader)
+            } catch let refusal as Refusal {
+                try refuse(connection, refusal)
+            }
+        case .record(.pagingLane(let greeting)):
+            guard let session = door.read({ $0.session }) else {
+                return try refuse(connection, Refusal(.unknownSession, "no session is under way here"))
+            }
+            do { try session.verify(greeting.session, greeting.secret) } catch let refusal as Refusal {
+                return try refuse(connection, refusal)
+            }
+            connection.setLaneBuffers()
             door.update { $0.handshakes[ObjectIdentifier(connection)] = nil }
             do {
                 try session.join(greeting, connection, reader)
@@ -127,9 +143,12 @@ extension IncomingMigration {
                     "vcpus": "\(configuration.vcpuCount)", "mebibytes": "\(mebibytes)",
                 ])
             let machine = try builder.makeMachine(for: configuration)
+            // Whoever cannot take pages later says so before anything moves.
+            let paging = hello.needs.contains(.paging) ? try machine.makePaging() : nil
             session = try ReceiverSession(
-                identifier: hello.session, machine: machine, lanes: Int(hello.lanes), peer: connection.peer,
-                options: options, logger: logger)
+                identifier: hello.session, machine: machine, lanes: Int(hello.lanes), paging: paging,
+                peer: connection.peer, options: options, logger: logger)
+            if hello.needs.contains(.nothingBefore) { try session.forgetMemory() }
         } catch {
             let refusal = error as? Refusal ?? Refusal(.incompatible, "\(error)")
             logger.warning("'\(configuration.name)' cannot be received: \(refusal.reason)")

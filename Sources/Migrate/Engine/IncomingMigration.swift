@@ -170,6 +170,10 @@ public final class IncomingMigration: Sendable {
     /// Whether the source knows that the VM runs here, so that nothing of the session is needed any more.
     public var isSettled: Bool { door.read { $0.session }?.driver.situation.read { $0.outcome != nil } ?? false }
 
+    /// The guest has ended, and its machine was stopped: pages that it still misses are of no use to anybody, and the source
+    /// is told that it may go.
+    public func forgetPages() { door.read { $0.session }?.forgetPages() }
+
     /// Waits until `isSettled`, at most for `timeout`, then ends all threads and stops listening. A source
     /// that has not heard RUNNING by then stays in doubt.
     public func close(waiting timeout: Duration = .zero) {

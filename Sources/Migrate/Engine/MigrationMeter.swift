@@ -71,7 +71,7 @@ final class MigrationMeter: Sendable {
                 bytesSent: total.bytes, pagesRemaining: state.roundPages - min(sentInRound, state.roundPages),
                 bytesPerSecond: rate, dirtyBytesPerSecond: state.dirtyRate, workingSetBytes: state.workingSet,
                 expectedDowntimeMilliseconds: state.expectedDowntime.map { $0.inSeconds * 1000 },
-                doubt: doubt.map(\.explanation))
+                doubt: doubt.map(\.explanation), note: nil)
         }
     }
 }

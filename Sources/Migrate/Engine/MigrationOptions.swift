@@ -1,7 +1,26 @@
 /// What a person may choose about a migration.
 
+/// When the VM changes hands: after its pages, or before them.
+public enum MigrationMode: String, Codable, Sendable, CaseIterable {
+    /// All pages first. A failure leaves the VM at the source.
+    case preCopy = "precopy"
+    /// The VM first: its pages follow, on demand and pushed. Until the last one has come it needs both hosts.
+    case postCopy = "postcopy"
+    /// Pre-copy, and post-copy once pre-copy cannot meet the limits.
+    case hybrid
+}
+
+/// Why a migration cannot be switched to post-copy.
+public enum SwitchObjection: Sendable {
+    /// It was begun without.
+    case notAllowed
+    /// The VM is being handed over already.
+    case tooLate
+}
+
 /// Options of the sending side.
 public struct MigrationOptions: Sendable {
+    public var mode: MigrationMode
     /// Connections that carry pages: 1 to 16; nil chooses by the machine's cores.
     public var lanes: Int?
     public var limits: MigrationLimits
@@ -14,10 +33,12 @@ public struct MigrationOptions: Sendable {
     public var recordLedger: @Sendable (HandOverLedger) throws -> Void
 
     public init(
-        lanes: Int? = nil, limits: MigrationLimits = MigrationLimits(), timeouts: HandOverTimeouts = .init(),
+        mode: MigrationMode = .preCopy, lanes: Int? = nil, limits: MigrationLimits = MigrationLimits(),
+        timeouts: HandOverTimeouts = .init(),
         welcomeTimeout: Duration = .seconds(60), recordDirectory: String? = nil,
         recordLedger: @escaping @Sendable (HandOverLedger) throws -> Void = { _ in }
     ) {
+        self.mode = mode
         self.lanes = lanes
         self.limits = limits
         self.timeouts = timeouts

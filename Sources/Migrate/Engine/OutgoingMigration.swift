@@ -33,6 +33,9 @@ public final class OutgoingMigration: Sendable {
         var driver: SourceHandOverDriver?
         var lanes: [SourceLane] = []
         var connection: Connection?
+        var pages: PageServer?
+        /// Post-copy now, whatever the policy says.
+        var isSwitchWanted = false
 
         init() { limits = MigrationLimits() }
     }
@@ -106,8 +109,29 @@ public final class OutgoingMigration: Sendable {
     /// Where it stands.
     public var progress: MigrationProgress {
         let (driver, lanes) = wishes.withLock { ($0.driver, $0.lanes) }
-        let counts = lanes.map { $0.currentProgress.counts }
-        return meter.progress(counts: counts, doubt: driver?.situation.read { $0.doubt })
+        var counts = lanes.map { $0.currentProgress.counts }
+        let paging = wishes.withLock { $0.pages }?.progress
+        if let paging { counts.append(paging.counts.counts) }
+        var progress = meter.progress(counts: counts, doubt: driver?.situation.read { $0.doubt })
+        guard let paging, driver?.situation.read({ $0.phase }) == .serving else { return progress }
+        if progress.phase != .doubt { progress.phase = .paging }
+        progress.pagesRemaining = UInt64(paging.remaining)
+        progress.expectedDowntimeMilliseconds = nil
+        progress.note = paging.trouble.map { "the pages wait for the destination: \($0)" }
+        return progress
+    }
+
+    /// Hands the VM over now, and lets its pages follow, whatever the policy would do.
+    /// - Returns: why not, or nil.
+    public func switchToPostCopy() -> SwitchObjection? {
+        guard options.mode != .preCopy else { return .notAllowed }
+        guard wishes.withLock({ $0.driver })?.situation.read({ $0.phase }) == .copying else { return .tooLate }
+        let lanes = wishes.withLock { wishes in
+            wishes.isSwitchWanted = true
+            return wishes.lanes
+        }
+        for lane in lanes { lane.cutShort() }
+        return nil
     }
 
     /// The control connection is gone: lanes that wait for a dead peer would wait for ever.
@@ -117,6 +141,7 @@ public final class OutgoingMigration: Sendable {
             lane.interrupt()
             lane.connection.shutDown(because: reason)
         }
+        wishes.withLock { $0.pages }?.reconnect(because: reason)
     }
 }
 

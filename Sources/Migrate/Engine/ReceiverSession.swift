@@ -11,6 +11,8 @@ final class ReceiverSession: Sendable {
         var sections: [StateSection] = []
         var stateBytes = 0
         var digest: DigestRecord?
+        /// Pages that will follow.
+        var stale: PageSetAssembly?
         var progress: ProgressRecord?
         var clock = PeerClock()
     }
@@ -23,6 +25,8 @@ final class ReceiverSession: Sendable {
     let driver: DestinationHandOverDriver
     private let link: ControlLink
     private let memory: DestinationMemory
+    /// Takes pages after the switch, if the source wants that.
+    private let pager: DestinationPager?
     private let arrived = Mutex(Arrived())
     private let lanes: Monitor<[Int: DestinationLane]>
     /// Lanes whose place is taken, whether or not they stand yet.
@@ -36,8 +40,8 @@ final class ReceiverSession: Sendable {
     private static let sectionLimit = 8192
 
     init(
-        identifier: SessionIdentifier, machine: any MigratableMachine, lanes wanted: Int, peer: String,
-        options: ReceiveOptions, logger: Logger
+        identifier: SessionIdentifier, machine: any MigratableMachine, lanes wanted: Int, paging: (any MemoryPaging)?,
+        peer: String, options: ReceiveOptions, logger: Logger
     ) throws {
         var generator = SystemRandomNumberGenerator()
         let lanes = Monitor<[Int: DestinationLane]>([:])
@@ -57,7 +61,20 @@ final class ReceiverSession: Sendable {
             plan: LanePlan(laneCount: wanted))
         driver = try DestinationHandOverDriver(
             session: identifier, timeouts: options.timeouts, machine: machine, link: link, peer: peer, logger: logger,
-            record: options.recordLedger, onVoid: { weakly.session?.reopen() })
+            record: options.recordLedger, onVoid: { weakly.session?.reopen() },
+            onTakenBack: { weakly.session?.pager?.cancel($0) })
+        pager = try paging.map { [driver, memory] paging in
+            try DestinationPager(
+                paging: paging, pageCounts: regions.map(\.pageCount), hashes: memory.hashes, timeouts: options.timeouts,
+                logger: logger,
+                stopVM: {
+                    do { _ = try machine.pause() } catch { logger.error("the VM could not be stopped: \(error)") }
+                }, isRunning: { driver.situation.read { $0.isRunning } },
+                onComplete: { times in
+                    driver.sendTimes(times)
+                    driver.submit(.memoryComplete)
+                })
+        }
         weakly.session = self
     }
 
@@ -69,8 +86,8 @@ final class ReceiverSession: Sendable {
 
     /// Checks that a lane belongs here.
     /// - Throws: `Refusal` for one that does not.
-    func verify(_ greeting: LaneGreeting) throws {
-        guard greeting.session == identifier, constantTimeEqual(greeting.secret, laneSecret) else {
+    func verify(_ session: SessionIdentifier, _ secret: [UInt8]) throws {
+        guard session == identifier, constantTimeEqual(secret, laneSecret) else {
             throw Refusal(.unknownSession, "the lane does not belong to the session here")
         }
     }
@@ -89,6 +106,13 @@ final class ReceiverSession: Sendable {
             index: index, connection: connection, reader: reader, memory: memory,
             onFailure: { [weak self] error in self?.laneFailed(index, error) })
         lanes.update { $0[index] = lane }
+    }
+
+    /// A lane for pages that follow the VM has proved that it belongs here.
+    /// - Throws: `Refusal` for a lane that is not wanted.
+    func join(_ greeting: PagingLaneGreeting, _ connection: Connection, _ reader: consuming RecordReader) throws {
+        guard let pager else { throw Refusal(.protocolError, "no pages were to follow this VM") }
+        try pager.join(greeting, connection, reader)
     }
 
     private func laneFailed(_ index: Int, _ error: any Error) {
@@ -136,6 +160,14 @@ final class ReceiverSession: Sendable {
                 arrived.sections.append(section)
             }
         case .digest(let digest): arrived.withLock { $0.digest = digest }
+        case .pageSet(let piece) where pager != nil:
+            let counts = memory.regions.map(\.pageCount)
+            try arrived.withLock { arrived in
+                var assembly = arrived.stale ?? PageSetAssembly(pageCounts: counts)
+                arrived.stale = nil
+                try assembly.take(piece)
+                arrived.stale = assembly
+            }
         case .handover(let message): driver.submit(.heard(generation, message))
         case .progress(let progress): arrived.withLock { $0.progress = progress }
         case .clock(let clock):
@@ -154,7 +186,8 @@ final class ReceiverSession: Sendable {
     func load(_ attempt: AttemptNumber) throws -> MemoryDigest? {
         let driver = driver
         let isCalledOff: @Sendable () -> Bool = { driver.situation.read { $0.loadCalledOff == attempt } }
-        let (sections, digest, clock) = arrived.withLock { ($0.sections, $0.digest, $0.clock) }
+        let (sections, digest, clock, assembly) = arrived.withLock { ($0.sections, $0.digest, $0.clock, $0.stale) }
+        let mode = driver.situation.read { $0.loadMode }
         guard let digest else { throw StreamError(.unexpected, "FINAL came without a digest") }
         guard digest.pageCount == memory.hashes.pageCount else {
             throw StreamError(.invalid, "the digest covers \(digest.pageCount) pages, not \(memory.hashes.pageCount)")
@@ -172,13 +205,53 @@ final class ReceiverSession: Sendable {
             shares.append(share)
         }
         driver.stamps.withLock { $0.lastPage = .now }
-        let found = memory.hashes.digest(shares)
+        if mode == .postCopy {
+            return try loadBeforePages(
+                attempt, Delivery(sections: sections, stale: assembly, clock: clock), digest, shares)
+        }
+        let found = memory.hashes.digest(shares + (pager.map { [$0.share] } ?? []))
         // The lanes may be open again: nothing may write memory beside them.
         if isCalledOff() { return nil }
         // A wrong digest is the hand-over's to refuse; the state need not be loaded for it.
         if found == digest.digest { try machine.restoreState(sections, clockOffset: clock.offset) }
         driver.stamps.withLock { $0.loaded = .now }
         return found
+    }
+
+    /// What came for an attempt in post-copy.
+    private struct Delivery {
+        var sections: [StateSection]
+        var stale: PageSetAssembly?
+        var clock: PeerClock
+    }
+
+    /// Loads a VM whose pages follow.
+    private func loadBeforePages(
+        _ attempt: AttemptNumber, _ delivery: Delivery, _ digest: DigestRecord, _ shares: [DigestShare]
+    ) throws -> MemoryDigest? {
+        guard let pager, let assembly = delivery.stale, assembly.isComplete, assembly.attempt == attempt else {
+            throw StreamError(.unexpected, "FINAL came without saying which pages will follow")
+        }
+        let stale = assembly.sets
+        pager.takeBack(stale)
+        let found = PostCopyDigest.digest(
+            memory: memory.hashes.digest(shares + [pager.share]), state: delivery.sections, stale: stale)
+        guard found == digest.digest else { return found }
+        // Loading touches memory, so that pages are asked for from here on.
+        guard try pager.begin(attempt, stale: stale, baseShares: shares) else { return nil }
+        try machine.restoreState(delivery.sections, clockOffset: delivery.clock.offset)
+        driver.stamps.withLock { $0.loaded = .now }
+        return found
+    }
+
+    /// No page comes before the VM runs here: all of memory may go missing now, and not while the VM stands.
+    func forgetMemory() throws { try pager?.clear(pageCounts: memory.regions.map(\.pageCount)) }
+
+    /// Nobody will touch the VM's memory any more.
+    func forgetPages() {
+        guard let pager, pager.pagesMissing != nil else { return }
+        pager.end()
+        driver.submit(.memoryComplete)
     }
 
     /// An attempt was taken back: pages may come again.
@@ -194,13 +267,14 @@ final class ReceiverSession: Sendable {
         return ReceiveProgress(
             machine: configuration.name, pagesTotal: memory.hashes.pageCount, pagesReceived: counts.pages,
             bytesReceived: counts.bytes, round: arrived.withLock { $0.progress.map { Int($0.round) } },
-            isRunning: driver.situation.read { $0.isRunning },
-            doubt: driver.situation.read { $0.doubt?.explanation })
+            isRunning: driver.situation.read { $0.isRunning }, pagesMissing: pager?.pagesMissing,
+            doubt: driver.situation.read { $0.doubt?.explanation } ?? pager?.trouble)
     }
 
     /// Ends all threads of the session. Not from one of them.
     func end() {
         for lane in lanes.read({ $0.values }) { lane.leave() }
+        pager?.end()
         link.end(because: TransportError(.shutDown, "the session is over"))
         driver.end()
     }

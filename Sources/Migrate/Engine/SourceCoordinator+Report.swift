@@ -5,7 +5,8 @@ import Units
 
 extension SourceCoordinator {
     func report(outcome: MigrationOutcome, failure: MigrationError?) -> MigrationReport {
-        let counts = totals
+        var counts = totals
+        if let pages { counts.add(pages.progress.counts.counts) }
         let elapsed = migration.meter.elapsed
         let timings = driver?.situation.read { $0.timings }
         let downtime = finishPhases(timings)
@@ -26,7 +27,8 @@ extension SourceCoordinator {
             digest: outcome == .completed ? agreedDigest.map { "0x" + String($0.rawValue, radix: 16) } : nil,
             bytesPerSecond: elapsed > .zero ? Double(counts.bytes) / elapsed.inSeconds : 0,
             workingSetBytes: migration.meter.workingSetBytes,
-            warnings: recordingFailures.isEmpty ? nil : recordingFailures)
+            warnings: recordingFailures.isEmpty ? nil : recordingFailures,
+            paging: pagingReport(driver?.situation.read { $0.pagingTimes }))
     }
 
     /// Fills the phases that only the instants of both sides give, and returns the blackout in milliseconds.

@@ -19,18 +19,27 @@ extension SourceCoordinator {
             if isMeasured { measureWrites() }
             noteRound()
             let limits = migration.limits
-            switch PreCopyPolicy.decide(
+            let preCopy = PreCopyPolicy.decide(
                 history: rounds, limits: limits, fixedCost: fixedCost, elapsed: migration.meter.elapsed)
+            switch SwitchPolicy.decide(
+                mode: migration.options.mode, preCopy: preCopy, history: rounds,
+                memoryPages: migration.meter.pagesTotal,
+                isForced: migration.wishes.withLock { $0.isSwitchWanted })
             {
-            case .anotherRound, .throttle:
+            case .preCopy(.anotherRound), .preCopy(.throttle):
                 // Limits that allow throttling do not come here: see `MigrationOptions`.
                 try sendRound()
-            case .stopAndCopy where seenEpoch < epoch:
+            case .preCopy(.stopAndCopy) where seenEpoch < epoch, .postCopy where seenEpoch < epoch:
                 // What is still on its way would be waited for in the pause.
                 try drain()
-            case .stopAndCopy:
+            case .preCopy(.stopAndCopy):
+                driver?.submit(.choose(.preCopy))
                 if try handOver(limits) { return }
-            case .giveUp(let reason):
+            case .postCopy(let reason):
+                try preparePostCopy(reason)
+                driver?.submit(.choose(.postCopy))
+                if try handOver(limits, mode: .postCopy) { return }
+            case .preCopy(.giveUp(let reason)):
                 throw MigrationError(.notConverging, "\(reason)")
             }
         }
@@ -125,7 +134,12 @@ extension SourceCoordinator {
         } catch {
             throw laneFailure(error)
         }
-        for region in pending.indices { pending[region].removeAll() }
+        // What was left out as somebody wants the VM to move now is still to be sent.
+        let unsent = lanes.filter(\.wasCutShort).map { $0.unsent(of: pending) }
+        for region in pending.indices {
+            pending[region].removeAll()
+            for sets in unsent { pending[region].formUnion(sets[region]) }
+        }
     }
 
     /// Waits for the end of a lane's pass; breaks it off when the time limit is used up.
@@ -169,7 +183,7 @@ extension SourceCoordinator {
     // MARK: - The attempt
 
     /// Tries to hand over. True when it is done, false when rounds go on.
-    private func handOver(_ limits: MigrationLimits) throws -> Bool {
+    private func handOver(_ limits: MigrationLimits, mode: HandOverMode = .preCopy) throws -> Bool {
         guard let driver else { return true }
         attempts += 1
         migration.meter.enter(.handingOver)
@@ -178,7 +192,10 @@ extension SourceCoordinator {
             state.mayTryAgain = false
             state.refusedWish = nil
         }
-        driver.submit(.stopAndCopy(readyWithin: max(limits.maxDowntime * 2, .milliseconds(200))))
+        // A switch that came too late for this must not cut the last pages short.
+        for lane in lanes { lane.cutShort(false) }
+        let least: Duration = mode == .postCopy ? .seconds(2) : .milliseconds(200)
+        driver.submit(.stopAndCopy(readyWithin: max(limits.maxDowntime * 2, least)))
         while true {
             let next: AttemptStep? = driver.situation.wait { state in
                 if let attempt = state.lastPagesWanted {
@@ -194,7 +211,9 @@ extension SourceCoordinator {
             switch next {
             case .sendLastPages(let attempt):
                 do {
-                    driver.submit(.lastPagesSent(attempt, try sendLastPages(driver)))
+                    let digest =
+                        mode == .postCopy ? try sendWhatIsNeeded(driver, attempt) : try sendLastPages(driver)
+                    driver.submit(.lastPagesSent(attempt, digest))
                 } catch {
                     logger.info("the last pages could not be sent: \(error)")
                     driver.submit(.lastPagesFailed(attempt))
@@ -240,7 +259,7 @@ extension SourceCoordinator {
         try harvest()
         driver.sendState(sections)
         try pass(findsHoles: false, isPaused: true, pages: pendingPages)
-        let digest = hashes.digest(lanes.map { $0.currentProgress.share })
+        let digest = hashes.digest(lanes.map { $0.currentProgress.share } + sharesOfPages)
         driver.sendDigest(DigestRecord(digest: digest, pageCount: hashes.pageCount, epoch: epoch))
         agreedDigest = digest
         let sent = MonotonicInstant.now
@@ -254,6 +273,7 @@ extension SourceCoordinator {
     /// The attempt failed and the VM runs on: once more, or give up.
     private func judgeFailure(_ driver: SourceHandOverDriver) throws {
         agreedDigest = nil
+        takeBackStale()
         try checkWishes()
         // What the failed attempt sent may have changed since; the log knows. What it did not send is still pending.
         if seenEpoch < epoch { try drain() }

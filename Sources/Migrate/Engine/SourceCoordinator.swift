@@ -28,6 +28,13 @@ final class SourceCoordinator {
     var attempts = 0
     var agreedDigest: MemoryDigest?
     var phases = DowntimePhases()
+    /// Serves pages in post-copy.
+    var pages: PageServer?
+    /// Pages that the attempt under way leaves behind.
+    var left: [PageSet]?
+    /// What counting these as zeros changed of the digest.
+    var retaken = DigestShare()
+    var switchReason: SwitchReason?
     var downtimeBytes: UInt64 = 0
     private var recorders: [StreamRecorder] = []
 
@@ -70,7 +77,7 @@ final class SourceCoordinator {
         do {
             (session, reader) = try SourceSession.open(
                 to: migration.destination, configuration: migration.machine.configuration, lanes: wanted,
-                recorder: recorder, welcomeTimeout: options.welcomeTimeout
+                needs: needs, recorder: recorder, welcomeTimeout: options.welcomeTimeout
             ) { [migration] connection in
                 // From now on a cancel ends the waiting.
                 let isCancelled = migration.wishes.withLock { wishes in
@@ -106,6 +113,7 @@ final class SourceCoordinator {
         try link.attach(session.connection, writer: session.writer, reader: reader)
         if isCancelled { driver.submit(.cancel) }
         try startLog()
+        try openPages(session)
         try openLanes(session)
         setup = migration.meter.elapsed
     }
@@ -162,6 +170,7 @@ final class SourceCoordinator {
         case .up: driver.submit(.linkUp(generation))
         case .record(.handover(let message)): driver.submit(.heard(generation, message))
         case .record(.timings(let timings)): driver.situation.update { $0.timings = timings }
+        case .record(.pagingTimes(let times)): driver.situation.update { $0.pagingTimes = times }
         case .record(.refusal(let refusal)):
             driver.submit(.linkDown(generation, refusal))
         case .record(.end): break
@@ -191,6 +200,7 @@ final class SourceCoordinator {
     private func close(_ outcome: MigrationOutcome) {
         let machineStays = outcome != .completed && outcome != .droppedHere
         for lane in lanes { lane.leave(orderly: outcome == .completed) }
+        pages?.end()
         // In this order: a dialler must not attach a connection to a link that has ended.
         migration.finishRedialling()
         driver?.closeSession()
@@ -198,6 +208,7 @@ final class SourceCoordinator {
             wishes.driver = nil
             wishes.lanes = []
             wishes.connection = nil
+            wishes.pages = nil
         }
         if machineStays {
             do { try tracker?.stop() } catch { logger.error("the dirty log cannot be stopped: \(error)") }

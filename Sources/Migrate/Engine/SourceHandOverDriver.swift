@@ -1,6 +1,7 @@
 /// Carries out what the source's hand-over machine decides. The long action, sending the last pages, is left to the
 /// coordinator; all others are done on whichever thread brought the event.
 
+import DirtyLog
 import Logging
 import Synchronization
 
@@ -28,6 +29,7 @@ final class SourceHandOverDriver: Sendable {
         var lostLink: (any Error)?
         var refusedWish: HandOverObjection?
         var timings: DestinationTimings?
+        var pagingTimes: PagingTimes?
         var phase = SourceHandOver.Phase.copying
     }
 
@@ -46,6 +48,8 @@ final class SourceHandOverDriver: Sendable {
 
     let situation = Monitor(Situation())
     let stamps = Mutex(Stamps())
+    /// Serves pages in post-copy.
+    let pages = Mutex<PageServer?>(nil)
     /// Held while the state is captured, and to resume.
     private let capturing = Mutex<Void>(())
     private let machine: any MigratableMachine
@@ -96,6 +100,11 @@ final class SourceHandOverDriver: Sendable {
 
     /// What the destination shows to people.
     func sendProgress(_ progress: ProgressRecord) { link.send(.clock(HostClock.record), .progress(progress)) }
+
+    /// Sends which pages will follow.
+    func sendStale(_ stale: [PageSet], of attempt: AttemptNumber) {
+        link.send(PageSetRecord.records(of: stale, attempt: attempt))
+    }
 
     func sendDigest(_ digest: DigestRecord) { link.send(.digest(digest)) }
 
@@ -155,7 +164,8 @@ final class SourceHandOverDriver: Sendable {
         case .pauseVM: pause()
         case .resumeVM: resume()
         case .sendLastPages(let attempt): situation.update { $0.lastPagesWanted = attempt }
-        case .servePages, .stopServing: break
+        case .servePages: pages.withLock { $0 }?.start()
+        case .stopServing: pages.withLock { $0 }?.stop()
         case .releaseDisks: releaseDisks()
         case .lockDisks: lockDisks()
         case .record(let phase): writeLedger(phase)

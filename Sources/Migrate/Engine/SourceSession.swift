@@ -16,7 +16,8 @@ struct SourceSession {
     /// - Returns: the session, and the reader that its control connection goes on with.
     /// - Throws: `MigrationError` that says who refused what and why.
     static func open(
-        to destination: Endpoint, configuration: MachineConfiguration, lanes: Int, recorder: StreamRecorder?,
+        to destination: Endpoint, configuration: MachineConfiguration, lanes: Int, needs: Hello.Needs,
+        recorder: StreamRecorder?,
         welcomeTimeout: Duration, onConnected: (Connection) -> Void
     ) throws -> (SourceSession, ReaderHandle) {
         let connection: Connection
@@ -30,7 +31,7 @@ struct SourceSession {
             connection.setWriteTimeout(welcomeTimeout)
             let identifier = SessionIdentifier.random()
             let writer = try RecordWriter(connection, recorder: recorder)
-            let hello = Hello(session: identifier, lanes: UInt16(lanes), program: programName)
+            let hello = Hello(session: identifier, lanes: UInt16(lanes), needs: needs, program: programName)
             try writer.send(.hello(hello), .configuration(configuration))
             connection.setReadDeadline(.now + welcomeTimeout)
             let reader = ReaderHandle(RecordReader(connection))

@@ -87,6 +87,10 @@ extension DestinationHandOver {
         case .runHere(otherSideIsDead: false), .dropHere(copyMayBeLost: false):
             return [.object(.wordMissing)]
         case .runHere:
+            // Pages that are still at the source cannot be had without it. (After COMMIT they are on their way, and a
+            // start that failed may be tried again.)
+            let isWhole = mode == .preCopy || isMemoryComplete || phase == .stopped(.startFailed)
+            guard isWhole else { return [.object(.noCopy)] }
             switch phase {
             case .ready:
                 phase = .deciding(instead: nil)

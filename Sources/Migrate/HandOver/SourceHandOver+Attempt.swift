@@ -11,6 +11,13 @@ extension SourceHandOver {
         return [.startTimer(.ready, budget), .pauseVM]
     }
 
+    /// While an attempt is not settled, everything that is said of it goes by its own mode.
+    mutating func choose(_ mode: HandOverMode) -> [Action] {
+        guard phase == .copying, pendingVoid == nil else { return [.object(phase == .ended ? .sessionOver : .notNow)] }
+        self.mode = mode
+        return []
+    }
+
     /// The attempt is over and the VM goes on here; COMMIT has not been said.
     mutating func fail(_ reason: AttemptFailure) -> [Action] {
         let notice: VoidReason = reason == .cancelled ? .final : .retry

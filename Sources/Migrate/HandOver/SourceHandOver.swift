@@ -60,6 +60,8 @@ public struct SourceHandOver: Hashable, Sendable {
         case timer(HandOverTimer)
         /// The policy says: now. READY must come within the budget, counted from here.
         case stopAndCopy(readyWithin: Duration)
+        /// The next attempt hands over in this way. Between attempts only.
+        case choose(HandOverMode)
         /// A person, or a signal, wants the VM to stay.
         case cancel
         case resolve(HandOverResolution)
@@ -120,7 +122,8 @@ public struct SourceHandOver: Hashable, Sendable {
     }
 
     public let session: SessionIdentifier
-    public let mode: HandOverMode
+    /// How the next attempt, or the one under way, hands over.
+    public internal(set) var mode: HandOverMode
     public let timeouts: HandOverTimeouts
     public internal(set) var phase: Phase
     /// The latest attempt; 0 before the first.
@@ -222,6 +225,7 @@ public struct SourceHandOver: Hashable, Sendable {
         case .message(let message): receive(message)
         case .timer(let timer): fire(timer)
         case .stopAndCopy(let budget): stopAndCopy(readyWithin: budget)
+        case .choose(let mode): choose(mode)
         case .cancel: cancel()
         case .resolve(let resolution): resolve(resolution)
         case .paused, .pauseFailed, .lastPagesSent, .lastPagesFailed: attemptStep(event)

@@ -62,6 +62,10 @@ final class SourceLane: @unchecked Sendable {
     private var thread: PlainThread?
     /// Set to stop a pass between two stripes.
     private let stops = Atomic<Bool>(false)
+    /// Set to end passes early, and in order.
+    private let isCutShort = Atomic<Bool>(false)
+    /// Where the last pass was cut short: this stripe of this lane's, and those behind it, were not sent.
+    private var cut: (region: Int, stripe: Int)?
 
     /// Opens the lane: connects it to the session and waits until the destination has accepted it.
     init(
@@ -143,6 +147,29 @@ final class SourceLane: @unchecked Sendable {
     /// Makes a pass that is under way end soon, leaving pages unsent.
     func interrupt() { stops.store(true, ordering: .relaxed) }
 
+    /// Makes the pass under way, and those to come, end soon and in order: a marker follows what was sent. With
+    /// `isWanted` false, passes go on to their end again.
+    func cutShort(_ isWanted: Bool = true) { isCutShort.store(isWanted, ordering: .relaxed) }
+
+    /// Whether the last pass was cut short. Between passes.
+    var wasCutShort: Bool { cut != nil }
+
+    /// The pages of `set` that the last pass should have sent and did not, as it was cut short. Between passes.
+    func unsent(of sets: [PageSet]) -> [PageSet] {
+        sets.enumerated().map { number, set in
+            var rest = PageSet(pageCount: set.pageCount)
+            guard let cut, number >= cut.region else { return rest }
+            let stripes = (set.pageCount + pagesPerStripe - 1) / pagesPerStripe
+            for stripe in (number == cut.region ? cut.stripe : 0)..<max(stripes, cut.stripe)
+            where stripe < stripes && context.plan.lane(region: number, stripe: stripe) == index {
+                let first = stripe * pagesPerStripe
+                let run = PageRun(start: PageIndex(first), count: min(pagesPerStripe, set.pageCount - first))
+                set.forEachRun(in: run) { rest.insert($0) }
+            }
+            return rest
+        }
+    }
+
     /// Ends the thread. With `orderly`, END goes out first.
     func leave(orderly: Bool) {
         if orderly {
@@ -183,11 +210,17 @@ final class SourceLane: @unchecked Sendable {
     }
 
     private func run(_ pass: LanePass) throws {
-        for (number, region) in context.machine.memory.enumerated() {
+        cut = nil
+        regions: for (number, region) in context.machine.memory.enumerated() {
             let set = pass.pages[number]
             let stripes = (region.pageCount + pagesPerStripe - 1) / pagesPerStripe
             for stripe in 0..<stripes where context.plan.lane(region: number, stripe: stripe) == index {
                 if stops.load(ordering: .relaxed) { throw TransportError(.shutDown, "the pass was interrupted") }
+                // What the stopped VM still lacks is never left out.
+                if !pass.isPaused, isCutShort.load(ordering: .relaxed) {
+                    cut = (number, stripe)
+                    break regions
+                }
                 try send(stripe: stripe, of: region, number: number, set: set, pass: pass)
             }
         }

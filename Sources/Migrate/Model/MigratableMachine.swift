@@ -115,6 +115,10 @@ public protocol MigratableMachine: AnyObject, Sendable {
     /// host where the state was captured, in nanoseconds: the guest's clock goes on by the time that has passed.
     func restoreState(_ sections: [StateSection], clockOffset: Int64) throws
 
+    /// Prepares a VM that has not run for pages that come after it does. Once a machine.
+    /// - Throws: why it cannot be had, and what to do about it.
+    func makePaging() throws -> any MemoryPaging
+
     /// Of a paused VM whose requests are finished: what it wrote to its disks is where another host can read it, and
     /// its locks on them are given up. Throws if that cannot be had, and may then hold some of the locks. Of a VM
     /// that holds no lock it does nothing.

@@ -70,7 +70,8 @@ public struct MigrationReport: Codable, Equatable, Sendable {
     public var destination: String
     public var session: String
     public var lanes: Int
-    /// From the start to RUNNING heard (or to the failure), in seconds.
+    /// From the start until the source is not needed any more: RUNNING heard, in post-copy INSTALLED (or the failure); in
+    /// seconds.
     public var totalSeconds: Double
     /// From connecting to the first page, in seconds: negotiation, and the destination building its VM.
     public var setupSeconds: Double
@@ -103,6 +104,30 @@ public struct MigrationReport: Codable, Equatable, Sendable {
     public var workingSetBytes: UInt64?
     /// What was worth telling when the state was captured; nil if nothing was.
     public var warnings: [String]?
+    /// Post-copy: what followed the VM. Nil in pre-copy.
+    public var paging: PagingReport?
+}
+
+/// How a VM's pages followed it.
+public struct PagingReport: Codable, Equatable, Sendable {
+    /// Pages that were left behind when the VM was stopped.
+    public var pagesLeft: UInt64 = 0
+    /// Of these, pages that were sent because somebody waited for them, pages that were pushed, and of the pushed ones
+    /// those that were pushed early since faults were near.
+    public var pagesDemanded: UInt64 = 0
+    public var pagesPushed: UInt64 = 0
+    public var pagesPrefetched: UInt64 = 0
+    /// Pages that were sent more than once.
+    public var pagesSentTwice: UInt64 = 0
+    public var bytes: UInt64 = 0
+    /// From the VM running there until the source could be released, in seconds.
+    public var seconds: Double = 0
+    /// How often the lanes broke and were opened again.
+    public var interruptions = 0
+    /// Why post-copy was chosen.
+    public var reason: String?
+    /// How long faults took at the destination; nil if it did not say.
+    public var faults: PagingTimes?
 }
 
 /// A migration under way: what a line of progress shows.
@@ -112,6 +137,8 @@ public struct MigrationProgress: Codable, Equatable, Sendable {
         case connecting
         case copying
         case handingOver = "handing-over"
+        /// Post-copy: the VM runs there, and its pages follow.
+        case paging
         /// COMMIT was said, RUNNING was not heard: both sides may stand still until the link is back.
         case doubt
         case ended
@@ -135,4 +162,6 @@ public struct MigrationProgress: Codable, Equatable, Sendable {
     public var expectedDowntimeMilliseconds: Double?
     /// Why both sides stand still and what to do, if they do.
     public var doubt: String?
+    /// What else is worth telling; nil if nothing is.
+    public var note: String?
 }

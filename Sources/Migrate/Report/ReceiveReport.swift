@@ -9,6 +9,8 @@ public struct ReceiveProgress: Codable, Equatable, Sendable {
     /// The source's round, if it said so.
     public var round: Int?
     public var isRunning: Bool
+    /// Pages that still follow the VM, which runs here; nil if none do.
+    public var pagesMissing: UInt64?
     /// Why this side stands still and what to do, if it does.
     public var doubt: String?
 }

@@ -22,7 +22,8 @@ extension Record {
         case .hello(let value):
             [
                 InspectedField("session", "\(value.session)"), InspectedField("lanes", "\(value.lanes)"),
-                InspectedField("program", value.program),
+            ] + (value.needs.isEmpty ? [] : [InspectedField("needs", value.needs.inspected)]) + [
+                InspectedField("program", value.program)
             ]
         case .welcome(let value):
             // The lane secret is no longer of use to anybody, and still nobody's business.
@@ -64,6 +65,30 @@ extension Record {
             [
                 InspectedField("realtime", "\(value.realtimeNanoseconds) ns"),
                 InspectedField("boot", hexadecimal(value.boot)),
+            ]
+        case .pageSet(let value): value.inspectedFields
+        case .pagingLane(let value):
+            [
+                InspectedField("session", "\(value.session)"),
+                InspectedField("lane", value.lane == 0 ? "urgent" : "push \(value.lane)"),
+                InspectedField("generation", "\(value.generation)"),
+            ]
+        case .pageRequest(let value):
+            [
+                InspectedField("region", "\(value.region)"),
+                InspectedField("pages", "\(value.firstPage) (\(value.count))"),
+            ]
+        case .served(let value):
+            [
+                InspectedField("attempt", "\(value.attempt.rawValue)"),
+                InspectedField("digest", hexadecimal(value.digest.rawValue)),
+                InspectedField("pages", "\(value.pageCount)"),
+            ]
+        case .pagingTimes(let value):
+            [
+                InspectedField("faults", "\(value.faults)"), InspectedField("p50", "\(value.p50) ns"),
+                InspectedField("p99", "\(value.p99) ns"), InspectedField("p99.9", "\(value.p999) ns"),
+                InspectedField("longest", "\(value.longest) ns"),
             ]
         }
     }
@@ -126,4 +151,26 @@ func printable(_ text: String) -> String {
         text.unicodeScalars.map { scalar in
             scalar.value >= 0x20 && !(0x7F...0x9F ~= scalar.value) ? Character(scalar) : "?"
         })
+}
+
+extension Hello.Needs {
+    fileprivate var inspected: String {
+        (contains(.paging) ? ["paging"] : []).joined() + (contains(.nothingBefore) ? ", no pages before it runs" : "")
+    }
+}
+
+extension PageSetRecord {
+    fileprivate var inspectedFields: [InspectedField] {
+        if isEnd {
+            return [
+                InspectedField("attempt", "\(attempt.rawValue)"),
+                InspectedField("end of a set of", "\(firstPage) pages"),
+            ]
+        }
+        let count = words.reduce(0) { $0 + $1.nonzeroBitCount }
+        return [
+            InspectedField("attempt", "\(attempt.rawValue)"), InspectedField("region", "\(region)"),
+            InspectedField("from page", "\(firstPage)"), InspectedField("pages", "\(count) of \(words.count * 64)"),
+        ]
+    }
 }

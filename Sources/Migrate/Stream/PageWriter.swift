@@ -71,9 +71,10 @@ package struct PageWriter: ~Copyable {
     }
 
     /// Sends pages `run` of a region, whose first byte in this process is `base`: copies and hashes each, sends zero
-    /// pages as such. Pages may be written meanwhile. Some stay in the buffer until `flush`.
+    /// pages as such. Pages may be written meanwhile. Some stay in the buffer until `flush`. Without `hashes` they are not
+    /// counted into the digest: another lane has done so.
     package mutating func send(
-        _ run: PageRun, region: Int, base: UnsafeMutableRawPointer, hashes: PageHashes, share: inout DigestShare
+        _ run: PageRun, region: Int, base: UnsafeMutableRawPointer, hashes: PageHashes?, share: inout DigestShare
     ) throws {
         var zeroStart = run.start.rawValue
         var zeroCount = 0
@@ -88,7 +89,7 @@ package struct PageWriter: ~Copyable {
                     closeRun()
                 }
                 zeroCount += 1
-                _ = hashes.storeZero(region: region, page: page, share: &share)
+                _ = hashes?.storeZero(region: region, page: page, share: &share)
                 continue
             }
             if zeroCount > 0 {
@@ -104,7 +105,7 @@ package struct PageWriter: ~Copyable {
             unsafe runHashes[runCount] = hash
             runCount += 1
             contentPages += 1
-            hashes.store(hash, region: region, page: page, share: &share)
+            hashes?.store(hash, region: region, page: page, share: &share)
             if contentPages == Self.contentPagesLimit { try flush() }
         }
         if zeroCount > 0 {

@@ -20,6 +20,11 @@ public enum Record: Equatable, Sendable {
     case rejoin(SessionIdentifier)
     case timings(DestinationTimings)
     case clock(ClockRecord)
+    case pageSet(PageSetRecord)
+    case pagingLane(PagingLaneGreeting)
+    case pageRequest(PageRequest)
+    case served(ServedRecord)
+    case pagingTimes(PagingTimes)
 
     public var type: RecordType {
         switch self {
@@ -39,6 +44,11 @@ public enum Record: Equatable, Sendable {
         case .rejoin: .rejoin
         case .timings: .timings
         case .clock: .clock
+        case .pageSet: .pageSet
+        case .pagingLane: .pagingLane
+        case .pageRequest: .pageRequest
+        case .served: .served
+        case .pagingTimes: .pagingTimes
         }
     }
 
@@ -63,6 +73,11 @@ public enum Record: Equatable, Sendable {
         case .rejoin(let session): encoder.put(session)
         case .timings(let value): value.encode(into: &encoder)
         case .clock(let value): value.encode(into: &encoder)
+        case .pageSet(let value): value.encode(into: &encoder)
+        case .pagingLane(let value): value.encode(into: &encoder)
+        case .pageRequest(let value): value.encode(into: &encoder)
+        case .served(let value): value.encode(into: &encoder)
+        case .pagingTimes(let value): value.encode(into: &encoder)
         }
         return encoder.bytes
     }
@@ -87,6 +102,11 @@ public enum Record: Equatable, Sendable {
         case .rejoin: self = .rejoin(try decoder.session())
         case .timings: self = .timings(try DestinationTimings(from: &decoder))
         case .clock: self = .clock(try ClockRecord(from: &decoder))
+        case .pageSet: self = .pageSet(try PageSetRecord(from: &decoder))
+        case .pagingLane: self = .pagingLane(try PagingLaneGreeting(from: &decoder))
+        case .pageRequest: self = .pageRequest(try PageRequest(from: &decoder))
+        case .served: self = .served(try ServedRecord(from: &decoder))
+        case .pagingTimes: self = .pagingTimes(try PagingTimes(from: &decoder))
         case .pages:
             throw StreamError(.unexpected, "a PAGES record where none may stand", at: offset)
         }
@@ -129,71 +149,6 @@ public struct StreamTotals: Equatable, Sendable {
     public init(records: UInt64, pages: UInt64) {
         self.records = records
         self.pages = pages
-    }
-}
-
-/// The source's opening word.
-public struct Hello: Equatable, Sendable {
-    public var session: SessionIdentifier
-    public var lanes: UInt16
-    public var program: String
-
-    func encode(into encoder: inout PayloadEncoder) {
-        encoder.put(session)
-        encoder.put(lanes)
-        encoder.put(UInt16(0))
-        encoder.put(string: program)
-    }
-
-    package init(session: SessionIdentifier, lanes: UInt16, program: String) {
-        self.session = session
-        self.lanes = lanes
-        self.program = program
-    }
-
-    init(from decoder: inout PayloadDecoder) throws(StreamError) {
-        session = try decoder.session()
-        lanes = try decoder.uint16()
-        guard 1...StreamFormat.laneLimit ~= Int(lanes) else {
-            throw decoder.error(.invalid, "\(lanes) lanes, where 1 to \(StreamFormat.laneLimit) are possible")
-        }
-        try decoder.reserved16()
-        program = try decoder.string(limit: 256)
-    }
-}
-
-/// The destination's answer to a machine that it can run.
-public struct Welcome: Equatable, Sendable {
-    public var session: SessionIdentifier
-    /// What each lane proves itself with.
-    public var laneSecret: [UInt8]
-    public var lanes: UInt16
-    public var program: String
-
-    func encode(into encoder: inout PayloadEncoder) {
-        encoder.put(session)
-        encoder.put(raw: laneSecret)
-        encoder.put(lanes)
-        encoder.put(UInt16(0))
-        encoder.put(string: program)
-    }
-
-    package init(session: SessionIdentifier, laneSecret: [UInt8], lanes: UInt16, program: String) {
-        self.session = session
-        self.laneSecret = laneSecret
-        self.lanes = lanes
-        self.program = program
-    }
-
-    init(from decoder: inout PayloadDecoder) throws(StreamError) {
-        session = try decoder.session()
-        laneSecret = try decoder.raw(32)
-        lanes = try decoder.uint16()
-        guard 1...StreamFormat.laneLimit ~= Int(lanes) else {
-            throw decoder.error(.invalid, "\(lanes) lanes granted, where 1 to \(StreamFormat.laneLimit) are possible")
-        }
-        try decoder.reserved16()
-        program = try decoder.string(limit: 256)
     }
 }
 

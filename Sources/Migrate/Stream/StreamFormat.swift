@@ -30,11 +30,16 @@ public enum StreamFormat {
         case .pages, .state: payloadLimit
         case .configuration: 2 << 20
         case .refusal: 128 << 10
+        case .pageSet: 16 + 8 * pageSetWordLimit
         case nil: 1 << 20
         default: 4 << 10
         }
     }
     static let refusalTextLimit = 64 << 10
+    /// Words of 64 pages in one PAGE-SET record: 2 GiB of memory.
+    static let pageSetWordLimit = 8 << 10
+    /// Pages that one PAGE-REQUEST may ask for.
+    static let pageRequestLimit = 512
 }
 
 /// What a record is. Raw values are the format's.
@@ -52,15 +57,20 @@ public enum RecordType: UInt16, Sendable, CaseIterable {
     case epoch = 21
     case epochSeen = 22
     case handover = 23
+    case pageSet = 24
     case progress = 25
     case rejoin = 26
     case timings = 27
     case clock = 28
+    case pagingLane = 29
+    case pageRequest = 30
+    case served = 31
+    case pagingTimes = 40
 
     /// Whether a reader that does not know the type may skip it.
     var isOptional: Bool {
         switch self {
-        case .progress, .timings, .clock: true
+        case .progress, .timings, .clock, .pagingTimes: true
         default: false
         }
     }
@@ -87,6 +97,11 @@ extension RecordType: CustomStringConvertible {
         case .rejoin: "REJOIN"
         case .timings: "TIMINGS"
         case .clock: "CLOCK"
+        case .pageSet: "PAGE-SET"
+        case .pagingLane: "PAGING-LANE"
+        case .pageRequest: "PAGE-REQUEST"
+        case .served: "SERVED"
+        case .pagingTimes: "PAGING-TIMES"
         }
     }
 }

@@ -1,4 +1,4 @@
-/// `migratectl cancel` and `set`: what can be done to a migration that is under way.
+/// `migratectl cancel`, `switch` and `set`: what can be done to a migration that is under way.
 
 import ArgumentParser
 import Control
@@ -35,6 +35,19 @@ struct CancelCommand: ParsableCommand {
             )
         }
     }
+}
+
+struct SwitchCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "switch", abstract: "Hand a VM over now, and let its pages follow.",
+        discussion: """
+            For a migration that was begun with --mode hybrid. The VM stands still for milliseconds, whatever it writes; until
+            its last page has followed it needs both hosts, and the migration cannot be cancelled.
+            """)
+
+    @OptionGroup var vm: VMArgument
+
+    func run() throws { try vm.client().switchToPostCopy() }
 }
 
 struct SetCommand: ParsableCommand {

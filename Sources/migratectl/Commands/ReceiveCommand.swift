@@ -187,7 +187,9 @@ struct ReceiveCommand: ParsableCommand {
                     sleep(1)
                 }
             }
-            takeName(of: machine, process)
+            // In post-copy the sender is there until the last page has come.
+            let isFollowed = incoming.progress?.pagesMissing != nil
+            takeName(of: machine, process, patience: isFollowed ? 1 : 200)
             starter.announce(machine)
             do { try tell("running", process, received: report) } catch {
                 Output.note("migratectl: standard output takes nothing more; the VM runs on")
@@ -197,6 +199,7 @@ struct ReceiveCommand: ParsableCommand {
             // When the process ends, its end sees to the source hearing that the VM had run.
             guard process.state.withLock({ $0.end == nil }) else { return }
             incoming.close()
+            if isFollowed { takeName(of: machine, process, patience: 200) }
             // The session's tables and the listener's place are not kept for as long as the VM runs.
             process.state.withLock { state in
                 state.incoming = nil
@@ -216,13 +219,14 @@ struct ReceiveCommand: ParsableCommand {
     }
 
     /// Gives the process the name of its VM. The sender on the same host holds it until it has ended.
-    private func takeName(of machine: Machine, _ process: VMProcess) {
+    private func takeName(of machine: Machine, _ process: VMProcess, patience: Int) {
         guard process.claim.name.isIncoming, let name = try? VMName(machine.configuration.name) else { return }
-        for _ in 0..<200 {
+        for _ in 0..<patience {
             do {
                 return try process.claim.rename(to: name)
             } catch {
                 guard error.code == .nameTaken, process.state.withLock({ $0.end == nil }) else { break }
+                guard patience > 1 else { return }
                 usleep(50_000)
             }
         }

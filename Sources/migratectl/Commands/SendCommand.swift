@@ -5,6 +5,13 @@ import Control
 import Glibc
 import Migrate
 
+private func parseMode(_ text: String) throws -> MigrationMode {
+    guard let mode = MigrationMode(rawValue: text) else {
+        throw ValidationError("There is no mode '\(text)': known are precopy, postcopy and hybrid.")
+    }
+    return mode
+}
+
 struct SendCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "send", abstract: "Move a running VM to a receiver.",
@@ -18,6 +25,13 @@ struct SendCommand: ParsableCommand {
     @Option(
         help: ArgumentHelp("Where a receiver listens: host:port, [v6]:port or unix:PATH.", valueName: "endpoint"))
     var to: String
+
+    @Option(
+        help: ArgumentHelp(
+            "precopy: all pages go first. postcopy: the VM goes first, and needs both hosts until its last page has followed. "
+                + "hybrid: precopy, and postcopy once the limits cannot be met otherwise.", valueName: "mode"),
+        completion: .list(MigrationMode.allCases.map(\.rawValue)), transform: parseMode)
+    var mode = MigrationMode.preCopy
 
     @Option(help: "Connections that carry pages, 1 to 16 (chosen from the cores by default).")
     var lanes: Int?
@@ -55,6 +69,7 @@ struct SendCommand: ParsableCommand {
         let started = try client.startMigration(
             SendRequest(
                 destination: to, lanes: lanes, limits: limits.payload, insecure: insecure,
+                mode: mode == .preCopy ? nil : mode,
                 recordDirectory: record.map(Self.absolute)))
         if detach {
             if output.json { try Output.json(started) }

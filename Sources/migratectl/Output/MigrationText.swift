@@ -8,6 +8,10 @@ enum MigrationText {
     /// One line of progress.
     static func progress(_ status: MigrationStatus) -> String? {
         if status.state == .doubt { return status.message ?? "the hand-over is in doubt" }
+        if let receiving = status.receiving, let missing = receiving.pagesMissing {
+            return
+                "\(receiving.machine) runs here; \(Format.bytes(missing * UInt64(pageByteCount))) of its memory follow"
+        }
         if let receiving = status.receiving {
             return "receiving \(receiving.machine): \(share(receiving.pagesReceived, receiving.pagesTotal)), "
                 + Format.bytes(receiving.bytesReceived)
@@ -16,6 +20,11 @@ enum MigrationText {
         let elapsed = Format.decimal(progress.elapsedSeconds, 1) + " s"
         guard progress.phase != .connecting else { return "\(elapsed)  connecting to \(status.peer ?? "the receiver")" }
         let left = Format.bytes(progress.pagesRemaining * UInt64(pageByteCount))
+        if let note = progress.note { return "\(elapsed)  \(note)" }
+        if progress.phase == .paging {
+            return "\(elapsed)  runs at \(status.peer ?? "the destination")  left \(left)  "
+                + Format.rate(progress.bytesPerSecond)
+        }
         let downtime = progress.expectedDowntimeMilliseconds.map(Format.milliseconds) ?? "-"
         // The first round sends all of memory; from then on more is sent than there is.
         let whole = progress.round == 0 ? " of \(Format.bytes(progress.pagesTotal * UInt64(pageByteCount)))" : ""
@@ -51,8 +60,26 @@ enum MigrationText {
                 + (report.workingSetBytes.map { "\(Format.bytes($0)) of its memory meanwhile" } ?? "not measured"),
             "digest         " + (report.digest.map { "\($0), agreed by both sides" } ?? "not agreed"),
         ]
+        if let paging = report.paging { lines += Self.lines(of: paging) }
         lines += (report.warnings ?? []).map { "note           \($0)" }
         return lines.joined(separator: "\n")
+    }
+
+    private static func lines(of paging: PagingReport) -> [String] {
+        var lines = [
+            "followed       \(paging.pagesLeft) pages in \(Format.milliseconds(paging.seconds * 1000)): "
+                + "\(paging.pagesDemanded) on demand, \(paging.pagesPushed) pushed (\(paging.pagesPrefetched) near faults), "
+                + "\(paging.pagesSentTwice) twice",
+            "post-copy      " + (paging.reason ?? "")
+                + (paging.interruptions > 0 ? "; interrupted \(paging.interruptions) times" : ""),
+        ]
+        if let faults = paging.faults {
+            func time(_ nanoseconds: UInt64) -> String { Format.milliseconds(Double(nanoseconds) / 1e6) }
+            lines.append(
+                "faults         \(faults.faults), served in \(time(faults.p50)) (median), \(time(faults.p99)) (99 %), "
+                    + "\(time(faults.longest)) (longest)")
+        }
+        return lines
     }
 
     /// Why a migration did not end well.

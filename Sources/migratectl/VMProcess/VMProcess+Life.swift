@@ -11,7 +11,7 @@ import SelfTest
 struct ProcessReport: Codable {
     var name: String
     var identifier: String?
-    /// In a word: `guestEnded`, `guestRebooted`, `stopped`, `moved`, `dropped`, `notReceived`.
+    /// In a word: `guestEnded`, `guestRebooted`, `stopped`, `moved`, `dropped`, `lost`, `notReceived`.
     var ended: String
     /// In a sentence.
     var message: String
@@ -56,11 +56,17 @@ extension VMProcess {
         let (machine, incoming) = state.withLock { ($0.machine, $0.incoming) }
         // Everything that the guest has said is delivered when the machine has stopped.
         machine?.stop()
+        // A source that keeps pages of a guest that has ended is let go.
+        let received = incoming?.progress
+        incoming?.forgetPages()
         incoming?.close(waiting: .seconds(2))
         // The process ends before the listener would remove its socket.
         if case .unix(let path)? = state.withLock({ $0.endpoint }) { unlink(path) }
         let name = claim.name
-        let summary = end.summary(of: name)
+        var summary = end.summary(of: name)
+        if let received, let missing = received.pagesMissing, missing > 0, received.doubt != nil {
+            summary = ("lost", "\(name) is lost: \(missing) of its pages were at a source that is gone", .lost)
+        }
         let report = ProcessReport(
             name: name.description, identifier: status().identifier, ended: summary.word, message: summary.sentence,
             exitStatus: summary.status.rawValue, guest: watch.report, migration: migration())

@@ -18,10 +18,16 @@ extension VMProcess {
                     + "you trust that network, or use a tunnel that ends on this host.")
         }
         let limits = try MigrationLimits().changed(by: request.limits)
+        if state.withLock({ $0.incoming })?.progress?.pagesMissing != nil {
+            throw ControlError(
+                .wrongState,
+                "VM \(claim.name) still waits for pages from its last host: it can be sent when they are here.")
+        }
         let migration = OutgoingMigration(
             machine: machine, destination: destination,
             options: MigrationOptions(
-                lanes: request.lanes, limits: limits, recordDirectory: request.recordDirectory,
+                mode: request.mode ?? .preCopy, lanes: request.lanes, limits: limits,
+                recordDirectory: request.recordDirectory,
                 recordLedger: { [self] in try recordLedger($0) }),
             logger: logger)
         let isFree = state.withLock { state in
@@ -95,7 +101,9 @@ extension VMProcess {
                     progress: progress)
             }
             let incomingProgress = state.incoming?.progress
-            if let incoming = state.incoming, state.phase == .receiving || incomingProgress?.doubt != nil {
+            if let incoming = state.incoming,
+                state.phase == .receiving || incomingProgress?.doubt != nil || incomingProgress?.pagesMissing != nil
+            {
                 let progress = incomingProgress
                 return MigrationStatus(
                     state: progress?.doubt == nil ? .active : .doubt, direction: .incoming, peer: state.peer,
@@ -127,6 +135,22 @@ extension VMProcess {
             }
         } else {
             throw ControlError(.wrongState, "VM \(claim.name) is not being moved.")
+        }
+    }
+
+    func switchToPostCopy() throws(ControlError) {
+        guard let outgoing = state.withLock({ $0.outgoing }) else {
+            throw ControlError(.wrongState, "VM \(claim.name) is not being sent.")
+        }
+        switch outgoing.switchToPostCopy() {
+        case nil: return
+        case .notAllowed:
+            throw ControlError(
+                .wrongState,
+                "This migration of VM \(claim.name) was begun without post-copy: cancel it, and send with --mode hybrid."
+            )
+        case .tooLate:
+            throw ControlError(.wrongState, "VM \(claim.name) is being handed over already.")
         }
     }
 

@@ -99,7 +99,10 @@ final class VMProcess: ControlledVM {
             state.memoryBytes = machine.configuration.memory.reduce(0) { $0 + $1.byteCount }
             state.vcpus = machine.configuration.vcpuCount
             state.identifier = machine.configuration.identifier
-            if state.guestName == Self.unknownGuest, Self.hasTestGuest(machine) { state.guestName = "selftest" }
+        }
+        // Not under the lock: in post-copy a look into the guest's memory waits for the page.
+        if state.withLock({ $0.guestName }) == Self.unknownGuest, Self.hasTestGuest(machine) {
+            state.withLock { $0.guestName = "selftest" }
         }
         try PlainThread.detached(name: "outcome") { [self] in
             let outcome = machine.waitForOutcome()

@@ -41,12 +41,14 @@ final class Receiving: Sendable {
 
     init(
         endpoint: Endpoint = .tcp(host: "127.0.0.1", port: 0), options: ReceiveOptions = Hostile.receiveOptions,
-        refusal: Refusal? = nil
+        refusal: Refusal? = nil, builder: ModelBuilder? = nil
     ) throws {
         let listener = try Listener(endpoint)
         self.endpoint = listener.endpoint
+        var made = builder ?? ModelBuilder(refusal: refusal)
+        made.onBuilt = { [box] in box.add($0) }
         incoming = IncomingMigration(
-            listener: listener, builder: ModelBuilder(refusal: refusal, onBuilt: { [box] in box.add($0) }),
+            listener: listener, builder: made,
             options: options,
             logger: log.logger)
         let migration = incoming

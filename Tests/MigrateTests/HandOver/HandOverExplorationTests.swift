@@ -65,6 +65,14 @@ struct HandOverExplorationTests {
         Self.explore("two attempts, everything", Scope(attempts: 2))
     }
 
+    /// Each attempt in the mode that it likes.
+    @Test(.enabled(if: isThorough, "a release build explores this: swift test -c release"))
+    func twoAttemptsHybrid() {
+        Self.explore(
+            "two attempts, hybrid",
+            Scope(attempts: 2, isHybrid: true, restarts: false, failures: false, duplicates: false))
+    }
+
     /// A person says that the other side is dead, and it is not. Two may run then, but not for longer than until they
     /// hear of each other.
     @Test(.enabled(if: isThorough, "a release build explores this: swift test -c release"))

@@ -158,7 +158,8 @@ extension World {
         if destinationKilled, !sourceKilled, let source = source?.real { return source.phase != .freed }
         if sourceKilled, !destinationKilled, let destination = destination?.real {
             switch destination.phase {
-            case .ready, .deciding, .locking, .starting, .running: return true
+            // Pages that had not followed the VM died with the source.
+            case .ready, .deciding, .locking, .starting, .running: return hasAllPages
             default: return false
             }
         }

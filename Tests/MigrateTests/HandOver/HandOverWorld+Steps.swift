@@ -97,6 +97,7 @@ extension World {
                 source.attempt.rawValue < scope.attempts
             {
                 steps.append(.stopAndCopy)
+                if scope.isHybrid { steps.append(.choose(source.mode == .preCopy ? .postCopy : .preCopy)) }
             }
             if source.phase != .ended, source.phase != .freed { steps.append(.cancelAtSource) }
             // A person may be quicker than the disks, but not without bound.
@@ -212,6 +213,7 @@ extension World {
         case .stopAndCopy:
             commitSaid = false
             return source(.stopAndCopy(readyWithin: .seconds(1)))
+        case .choose(let mode): return source(.choose(mode))
         case .cancelAtSource: return source(.cancel)
         case .cancelAtDestination: return destination(.cancel)
         case .memoryComplete:

@@ -29,6 +29,8 @@ enum DestinationVM: Hashable {
 struct Scope: Sendable {
     var mode = HandOverMode.preCopy
     var attempts: UInt32 = 2
+    /// Between attempts the mode may change.
+    var isHybrid = false
     var kills = true
     var restarts = true
     var failures = true
@@ -58,6 +60,7 @@ enum Step: Hashable {
     case sourceTimer(HandOverTimer)
     case destinationTimer(HandOverTimer)
     case stopAndCopy
+    case choose(HandOverMode)
     case cancelAtSource
     case cancelAtDestination
     case memoryComplete

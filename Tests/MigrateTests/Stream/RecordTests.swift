@@ -50,6 +50,28 @@ import Units
                     round: UInt32(truncatingIfNeeded: word()), pagesSent: word(), pagesTotal: word(),
                     bytesPerSecond: word())),
             .rejoin(session),
+            .hello(
+                Hello(
+                    session: session, lanes: 1, needs: word() % 2 == 0 ? .paging : [.paging, .nothingBefore],
+                    program: "p")),
+            .pageSet(
+                PageSetRecord(
+                    region: UInt16(truncatingIfNeeded: word()),
+                    attempt: AttemptNumber(UInt32(truncatingIfNeeded: word())),
+                    firstPage: (word() >> 20) << 6, words: (0..<word() % 100).map { _ in word() })),
+            .pagingLane(
+                PagingLaneGreeting(
+                    session: session, lane: UInt16(word() % 17), generation: UInt32(1 + word() % 1000),
+                    secret: bytes(32))),
+            .pageRequest(
+                PageRequest(
+                    region: UInt16(truncatingIfNeeded: word()), count: UInt32(1 + word() % 512), firstPage: word() >> 30
+                )),
+            .served(
+                ServedRecord(
+                    attempt: AttemptNumber(UInt32(truncatingIfNeeded: word())), pageCount: word(),
+                    digest: MemoryDigest(word()))),
+            .pagingTimes(PagingTimes(faults: word(), p50: word(), p99: word(), p999: word(), longest: word())),
             .clock(ClockRecord(realtimeNanoseconds: word(), boot: bytes(16))),
             .timings(
                 DestinationTimings(lastPage: word(), load: word(), commitWait: word(), run: word(), firstEntry: word())),

@@ -3,6 +3,7 @@
 
 import DirtyLog
 import Glibc
+import KVM
 import Migrate
 import Synchronization
 import Units
@@ -13,7 +14,14 @@ final class ModelMachine: MigratableMachine, @unchecked Sendable {
     /// Counts writes; part of the state that moves.
     private(set) var counter: UInt64 = 0
     private let written: [AtomicPageSet]
-    private let mappings: [(UnsafeMutableRawPointer, Int)]
+    private let mappings: [GuestMemory]
+    /// Kept for as long as its thread may touch memory.
+    private(set) var paging: ModelPaging?
+    /// Why its memory cannot be paged.
+    var pagingFailure: (any Error)?
+    /// Checks each page against what it must hold, and counts those that do not: see `fillChecked`.
+    private let checks: Bool
+    let wrongPages = Atomic<Int>(0)
     private let writing = Mutex(Writing())
     private let stops = Atomic<Bool>(true)
     /// Pages per second that its thread writes; 0 for none.
@@ -32,24 +40,31 @@ final class ModelMachine: MigratableMachine, @unchecked Sendable {
 
     private struct Writing { var generator = Xorshift(seed: 0x1234_5678_9ABC_DEF1) }
 
-    init(configuration: MachineConfiguration, pagesPerSecond: Int = 0) {
+    init(
+        configuration: MachineConfiguration, pagesPerSecond: Int = 0, backing: MemoryBacking = .anonymous,
+        checks: Bool = false
+    ) {
         self.configuration = configuration
         self.pagesPerSecond = pagesPerSecond
+        self.checks = checks
         mappings = configuration.memory.map { region in
-            let length = Int(region.byteCount)
-            let base = mmap(nil, length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
-            guard let base, base != MAP_FAILED else { preconditionFailure("no memory for a model") }
-            return (base, length)
+            do {
+                let mapping = try GuestMemory(byteCount: Int(region.byteCount), backing: backing)
+                // Which pages are populated is to be known exactly.
+                try mapping.setHugePages(false)
+                return mapping
+            } catch {
+                preconditionFailure("no memory for a model: \(error)")
+            }
         }
         memory = zip(configuration.memory, mappings).map { region, mapping in
-            MemoryRegion(guestAddress: region.guestAddress, byteCount: mapping.1, base: mapping.0)
+            MemoryRegion(guestAddress: region.guestAddress, byteCount: mapping.byteCount, base: mapping.base)
         }
         written = memory.map { AtomicPageSet(pageCount: $0.pageCount) }
     }
 
     deinit {
         _ = try? pause()
-        for (base, length) in mappings { munmap(base, length) }
     }
 
     /// Fills the first `share` of each region with content that does not compress, and leaves the rest untouched: its
@@ -92,22 +107,68 @@ final class ModelMachine: MigratableMachine, @unchecked Sendable {
         return MonotonicInstant.now.nanoseconds
     }
 
+    func makePaging() throws -> any MemoryPaging {
+        if let pagingFailure { throw pagingFailure }
+        let made = ModelPaging(try PagedMemory(mappings))
+        paging = made
+        return made
+    }
+
+    /// Gives each page its number and how often it was written, which its thread looks at before it writes again.
+    func fillChecked(share: Double = 1) {
+        liveShare = share
+        for (number, region) in memory.enumerated() {
+            for page in 0..<livePages(region) { stamp(region: number, page: page, generation: 1) }
+        }
+    }
+
+    private func stamp(region: Int, page: Int, generation: UInt64) {
+        let words = memory[region].base.assumingMemoryBound(to: UInt64.self) + page * 512
+        let name = UInt64(region) << 48 | UInt64(page) | 1 << 63
+        words[0] = generation
+        words[1] = name
+        words[511] = name ^ generation &* 0x9E37_79B9_7F4A_7C15
+    }
+
+    /// Whether a page is what some write of it left.
+    func isRight(region: Int, page: Int) -> Bool {
+        let words = memory[region].base.assumingMemoryBound(to: UInt64.self) + page * 512
+        let name = UInt64(region) << 48 | UInt64(page) | 1 << 63
+        return words[0] > 0 && words[1] == name && words[511] == name ^ words[0] &* 0x9E37_79B9_7F4A_7C15
+    }
+
+    /// Pages that are not what they must be. Of a machine that stands still, or writes through `touch` only.
+    func wrongPageCount() -> Int {
+        var wrong = 0
+        for (number, region) in memory.enumerated() {
+            for page in 0..<livePages(region) where !isRight(region: number, page: page) { wrong += 1 }
+        }
+        return wrong
+    }
+
     func captureState() throws -> [StateSection] {
         if let captureFailure { throw captureFailure }
         // Capturing writes guest memory, as KVM's does.
         touch(region: 0, page: 1)
+        let share = UInt64(liveShare * 1e6)
         return [
             StateSection(
-                name: "model", version: 1, bytes: withUnsafeBytes(of: counter.littleEndian) { Array($0) })
+                name: "model", version: 1,
+                bytes: withUnsafeBytes(of: counter.littleEndian) { Array($0) }
+                    + (checks ? withUnsafeBytes(of: share.littleEndian) { Array($0) } : []))
         ]
     }
 
     func restoreState(_ sections: [StateSection], clockOffset: Int64) throws {
         if let restoreFailure { throw restoreFailure }
-        guard sections.count == 1, sections[0].name == "model", sections[0].bytes.count == 8 else {
+        guard sections.count == 1, sections[0].name == "model", sections[0].bytes.count == (checks ? 16 : 8) else {
             throw Refusal(.incompatible, "this is not the state of a model")
         }
-        counter = sections[0].bytes.reversed().reduce(0) { $0 << 8 | UInt64($1) }
+        counter = sections[0].bytes.prefix(8).reversed().reduce(0) { $0 << 8 | UInt64($1) }
+        guard checks else { return }
+        liveShare = Double(sections[0].bytes.suffix(8).reversed().reduce(0) { $0 << 8 | UInt64($1) }) / 1e6
+        // Restoring writes guest memory as well.
+        touch(region: 0, page: 0)
     }
 
     func releaseDisks() throws { try disk?.release(by: ObjectIdentifier(self)) }
@@ -140,6 +201,12 @@ final class ModelMachine: MigratableMachine, @unchecked Sendable {
 
     private func touch(region: Int, page: Int) {
         counter += 1
+        if checks {
+            if !isRight(region: region, page: page) { wrongPages.add(1, ordering: .relaxed) }
+            let old = memory[region].base.load(fromByteOffset: page * pageByteCount, as: UInt64.self)
+            stamp(region: region, page: page, generation: old &+ 1)
+            return written[region].insert(PageIndex(page))
+        }
         memory[region].base.storeBytes(
             of: counter, toByteOffset: page * pageByteCount + 8 * (page % 512), as: UInt64.self)
         // After the write: a harvest that comes between sees it next time.
@@ -244,12 +311,17 @@ struct ModelBuilder: MachineBuilder {
     var pagesPerSecond = 0
     var refusal: Refusal?
     var disk: ModelDisk?
+    var backing = MemoryBacking.anonymous
+    var checks = false
+    var pagingFailure: Refusal?
     var onBuilt: @Sendable (ModelMachine) -> Void = { _ in }
 
     func makeMachine(for configuration: MachineConfiguration) throws -> any MigratableMachine {
         if let refusal { throw refusal }
-        let machine = ModelMachine(configuration: configuration, pagesPerSecond: pagesPerSecond)
+        let machine = ModelMachine(
+            configuration: configuration, pagesPerSecond: pagesPerSecond, backing: backing, checks: checks)
         machine.disk = disk
+        machine.pagingFailure = pagingFailure
         onBuilt(machine)
         return machine
     }
