@@ -1,7 +1,6 @@
 /// The sending side of a live migration: what a VMM calls.
 
 import DirtyLog
-import Glibc
 import Logging
 import Synchronization
 import Units
@@ -15,6 +14,7 @@ public final class OutgoingMigration: Sendable {
     let limiter: BandwidthLimiter
     let meter: MigrationMeter
     let wishes = Mutex(Wishes())
+    private let hasEnded = Monitor(false)
     let redialling = Mutex(Redialling())
 
     /// The threads that dial after a break; one is active at a time.
@@ -36,6 +36,8 @@ public final class OutgoingMigration: Sendable {
         var pages: PageServer?
         /// Post-copy now, whatever the policy says.
         var isSwitchWanted = false
+        /// Lets go of lanes that a cancel would wait for.
+        var freer: PlainThread?
 
         init() { limits = MigrationLimits() }
     }
@@ -56,7 +58,14 @@ public final class OutgoingMigration: Sendable {
     /// Moves the VM. Blocks until it runs at the destination, or runs on here, or a person has decided in doubt. If the
     /// outcome is `completed` or `droppedHere`, the VM here is stopped and must never run again.
     public func run() -> MigrationReport {
-        SourceCoordinator(self).run()
+        let report = SourceCoordinator(self).run()
+        // Nothing of a migration is left when it has ended.
+        hasEnded.update { $0 = true }
+        wishes.withLock { wishes in
+            defer { wishes.freer = nil }
+            return wishes.freer
+        }?.join()
+        return report
     }
 
     /// Ends the migration with the VM running here; without effect once COMMIT was said (then `false`).
@@ -73,11 +82,15 @@ public final class OutgoingMigration: Sendable {
         }
         driver.wish(.cancel)
         guard driver.situation.read({ $0.refusedWish != .alreadyCommitted }) else { return false }
-        // A lane may wait for a peer that takes nothing more. After this the destination has heard of the cancel, and does
-        // not take the lanes' end for a broken link.
-        try? PlainThread.detached(name: "cancel") { [weak self] in
-            usleep(1_000_000)
-            self?.abandonLanes(because: TransportError(.shutDown, "the migration was cancelled"))
+        wishes.withLock { wishes in
+            guard wishes.freer == nil, !hasEnded.read({ $0 }) else { return }
+            // A lane may wait for a peer that takes nothing more. After a second the destination has heard of the cancel, and
+            // does not take the lanes' end for a broken link.
+            wishes.freer = try? PlainThread(name: "cancel") { [self] in
+                if hasEnded.wait(until: .now + .seconds(1), for: { $0 ? true : nil }) == nil {
+                    abandonLanes(because: TransportError(.shutDown, "the migration was cancelled"))
+                }
+            }
         }
         return true
     }
