@@ -33,7 +33,15 @@ need_kernel() {
         fi
     fi
     folder=$LAB_CACHE/$package
-    [ -e "$folder/complete" ] || fetch_kernel "$package" "$folder"
+    if [ ! -e "$folder/complete" ]; then
+        # Of a list that is some days old, the archive may have dropped the package.
+        if [ "$(id -u)" = 0 ]; then
+            apt-get update -q > /dev/null || true
+            package=$(newest_kernel_package)
+            folder=$LAB_CACHE/$package
+        fi
+        [ -e "$folder/complete" ] || fetch_kernel "$package" "$folder"
+    fi
     KERNEL_FOLDER=$folder
     KERNEL_RELEASE=${package#linux-image-}
     KERNEL_IMAGE=$folder/boot/vmlinuz-$KERNEL_RELEASE
