@@ -90,6 +90,8 @@ package struct PageSetAssembly: Sendable {
     package private(set) var sets: [PageSet]
     package private(set) var attempt: AttemptNumber?
     package private(set) var isComplete = false
+    /// Where the next piece may begin: pieces ascend, so that a stranger's set has an end.
+    private var next = (region: 0, word: 0)
 
     package init(pageCounts: [Int]) { sets = pageCounts.map { PageSet(pageCount: $0) } }
 
@@ -110,6 +112,8 @@ package struct PageSetAssembly: Sendable {
         guard region < sets.count, let first = Int(exactly: record.firstPage / 64),
             first <= sets[region].wordCount, record.words.count <= sets[region].wordCount - first
         else { throw StreamError(.invalid, "a PAGE-SET record with pages outside of the VM's memory") }
+        guard (region, first) >= next else { throw StreamError(.invalid, "a PAGE-SET record out of order") }
+        next = (region, first + record.words.count)
         let last = sets[region].pageCount % 64
         if last != 0, first + record.words.count == sets[region].wordCount, let word = record.words.last,
             word >> UInt64(last) != 0

@@ -62,6 +62,7 @@ import Units
             [piece(2)], [piece(first: 128)], [piece(first: 64, [1 << 36])], [piece(0, 1, [1, 1, 1])],
             [piece(first: .max - 63)],
             [piece(), piece(0, 2)], [piece(), piece(first: 2, [])],
+            [piece(), piece()], [piece(first: 64), piece()], [piece(1), piece()],
             [piece(), piece(first: 1, []), piece()], [piece(first: 0, []), piece(first: 0, [])],
         ]
         for records in wrong {
