@@ -45,6 +45,7 @@ extension Machine: MigratableMachine {
             }
             let leftAt = group.pause()
             for device in devices { device.quiesce() }
+            beginDiskFlush()
             moment.withLock { $0 = .paused }
             // A guest that ended before it was stopped must not be moved as if it lived.
             if let outcome = group.outcome { throw MachineError(.guestEnded, "cannot pause: \(outcome)") }
@@ -62,6 +63,7 @@ extension Machine: MigratableMachine {
             // The clock first. A restored VM's clock was set when its state was, and has gone on since; what is left
             // is to tell each guest clock that it stood still, so that the guest's watchdogs forgive the gap.
             for vcpu in group.vcpus { try vcpu.notifyClockPaused() }
+            forgetDiskFlush()
             for device in devices { device.unquiesce() }
             let isArriving = isArriving.withLock { isArriving in
                 defer { isArriving = false }

@@ -27,6 +27,8 @@ public final class Machine: Sendable {
     let virtioConsole: ConsoleDevice?
     /// Came from another host and has not run here yet.
     let isArriving = Mutex(false)
+    /// Of the pause that goes on.
+    let diskFlush = Mutex<DiskFlush?>(nil)
     let console: SerialConsole
     /// The MSRs that KVM here can save.
     let saveableMSRs: [UInt32]
